@@ -1,0 +1,79 @@
+"""The connector contract: open, send, close.
+
+The outbox owns cursors, encoding, windows, back-off and retry; a connector speaks its protocol and answers
+when the remote has taken responsibility. Up to `windows_in_flight_max` sends run at once, started in order.
+
+    connector = Plugin.Connector(options)   checks options, no I/O; raises Misconfigured
+    await connector.open(context)           connect or resume; raises NotConnected, Misconfigured
+    await connector.send(window)            returns when every message is acknowledged
+    await connector.close()                 always called after open; flushes within its deadline; never raises
+
+After NotConnected the outbox opens again and hands in the *same Window objects* that were not acknowledged,
+in order. A connector that keeps a protocol session (MQTT) recognises them and resumes instead of sending anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from framegate.contract.errors import GatewayError
+from framegate.contract.frame import Position
+from framegate.contract.ports import Clock, Lines, Log
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Window:
+    """Encoded messages that cover every position from first to last, in order.
+
+    key        bytes per message: rendered route (MQTT topic, subject, partition key)
+    payload    bytes per message
+    position   first position each message holds: with the gateway's name a stable id, for receivers that deduplicate
+    rows       rows per message
+    encoding   content type of every payload, e.g. "application/json"
+    """
+
+    first: Position
+    last: Position
+    key: Sequence[bytes]
+    payload: Sequence[bytes]
+    position: Sequence[int]
+    rows: Sequence[int]
+    encoding: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectorContext:
+    """Everything a connector may reach for while it is open.
+
+    gateway  name of this gateway, for client ids and message ids
+    lost     to be called once, from the loop, when the connection breaks while nothing is being sent
+    """
+
+    name: str
+    gateway: str
+    endpoint: str
+    lines: Lines
+    clock: Clock
+    log: Log
+    lost: Callable[[GatewayError], None]
+
+
+class Connector(Protocol):
+    """A protocol's way out."""
+
+    async def open(self, context: ConnectorContext) -> None:
+        """Connect, or resume after a loss.
+
+        raises NotConnected - try later; Misconfigured - do not try before the tables change
+        """
+
+    async def send(self, window: Window) -> None:
+        """Deliver a window; return when the remote has acknowledged each message.
+
+        raises NotConnected - the window will be offered again; PayloadRefused - the remote will never take it
+        """
+
+    async def close(self) -> None:
+        """Leave politely. Never raises; must finish within 2 s."""

@@ -1,0 +1,89 @@
+"""The driver contract: four verbs, and capabilities a driver may add.
+
+The runtime owns scan classes, reconnect, back-off, deadlines between calls and lifecycle; a driver speaks its
+protocol and names the reason when something fails. Calls on one driver never overlap.
+
+    driver = Plugin.Driver(options)      checks options, no I/O; raises Misconfigured
+    plan = driver.plan(tags)             pure; raises Misconfigured with tag_problems; once per scan class
+    await driver.open(context)           raises NotConnected, Misconfigured
+    batches = await driver.read(plan)    repeated; raises NoReply, NotConnected, FrameBroken
+    results = await driver.write([...])  overtakes waiting reads
+    await driver.close()                 always called after open, also after a failed one; never raises
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from framegate.contract.command import Write, WriteResult
+from framegate.contract.frame import Access, Batch, Int32Column, TagId, ValueType
+from framegate.contract.ports import Clock, Lines, Log
+
+
+@dataclass(frozen=True, slots=True)
+class BoundTag:
+    """One row of variables.yml as its driver sees it.
+
+    options  keys that the plugin's schema adds to a tag row (e.g. byte_order, bit, length)
+    """
+
+    id: TagId
+    name: str
+    address: str
+    type: ValueType
+    access: Access
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class DriverContext:
+    """Everything a driver may reach for while it is open.
+
+    name      row of drivers.yml
+    endpoint  row of endpoints.yml that the driver's row names ("" if the plugin needs none)
+    """
+
+    name: str
+    endpoint: str
+    lines: Lines
+    clock: Clock
+    log: Log
+
+
+class Plan(Protocol):
+    """Merged reads for the tags of one scan class; made once, used on every scan."""
+
+    @property
+    def tag(self) -> Int32Column:
+        """int32[rows], every tag the plan reads."""
+
+
+class Driver(Protocol):
+    """A protocol's client. One driver serves one device."""
+
+    def plan(self, tags: Sequence[BoundTag]) -> Plan:
+        """Merge tags into reads. Pure: `edge check` calls it too.
+
+        raises Misconfigured - with one TagProblem for each tag that cannot be read this way
+        """
+
+    async def open(self, context: DriverContext) -> None:
+        """Make the device ready to be read. Called again after every loss.
+
+        raises NotConnected - try later; Misconfigured - do not try before the tables change
+        """
+
+    async def read(self, plan: Plan) -> Sequence[Batch]:
+        """One scan: a row for each tag of the plan, in batches of one kind each.
+
+        A refusal or a broken reply for some of the tags gives those rows Bad quality; the others are read on.
+        raises NoReply - the device fell silent (with what was read before); NotConnected - the line broke
+        """
+
+    async def write(self, commands: Sequence[Write]) -> Sequence[WriteResult]:
+        """One result per command, in order. Never raises for a device's refusal or silence."""
+
+    async def close(self) -> None:
+        """Give every resource back. Never raises; must finish within 1 s."""
