@@ -1,0 +1,45 @@
+"""The three tables: read, checked as a whole, explained line by line, and given to the gateway as typed rows.
+
+    tables = load_tables(folder, discover())            raises Misconfigured with every problem
+    check_plugins(tables, make_driver, make_connector)  raises Misconfigured; no I/O
+    for line in render_problems(error.problems, folder): ...
+
+Text: yaml, places. Rules: schema, explain, references, warnings, endpoint_check, plugin_check. Rows: rows, tables,
+variables. Start here: validate.py.
+"""
+
+from __future__ import annotations
+
+from framegate.config.plugin_check import check_plugins
+from framegate.config.problems import problems_as_json, render_problems
+from framegate.config.rows import (
+    ConnectorRow,
+    DriverRow,
+    EndpointRow,
+    GatewayRow,
+    StoreRow,
+    Tables,
+    VariableRow,
+)
+from framegate.config.sample import write_samples
+from framegate.config.schema import merge_schemas
+from framegate.config.units import parse_bytes, parse_duration
+from framegate.config.validate import load_tables
+
+__all__ = [
+    "ConnectorRow",
+    "DriverRow",
+    "EndpointRow",
+    "GatewayRow",
+    "StoreRow",
+    "Tables",
+    "VariableRow",
+    "check_plugins",
+    "load_tables",
+    "merge_schemas",
+    "parse_bytes",
+    "parse_duration",
+    "problems_as_json",
+    "render_problems",
+    "write_samples",
+]

@@ -1,0 +1,175 @@
+"""Problems of the tables: gathered while checking, placed at line and column, shown to people and editors.
+
+    E1104 variables.yml:780:67 type: "floot32" is not one of bool, int8, ... (did you mean float32?)
+
+A gathered problem may name a second place (where a name stands first); both are looked up in one walk of the text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+from typing import Any
+
+from framegate.config.places import Span, find_places, nearest
+from framegate.config.yaml import TABLE_BYTES_MAX, Flaw, Path
+from framegate.contract.errors import Problem
+
+PROBLEMS_MAX = 1_000
+"""Problems that are kept and shown; the others are counted."""
+
+_SECTIONS = frozenset(("endpoints", "drivers", "connectors", "variables"))
+_WARNINGS = frozenset(("E1116", "E1117", "E1118"))
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedProblem(Problem):
+    """A problem whose line and column are known, both from 1; 0 where it belongs to no line."""
+
+    line: int = 0
+    column: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Gathered:
+    """A problem on its way. `other` leads to a second place, which replaces {other} in the text."""
+
+    problem: Problem
+    place: tuple[int, int] | None = None
+    other: tuple[str, Path] | None = None
+    at_key: bool = False
+
+
+class Problems:
+    """What checking has found so far, at most PROBLEMS_MAX of it; the rest is only counted."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._kept: list[_Gathered] = []
+
+    def __len__(self) -> int:
+        return self.count
+
+    def add(
+        self,
+        table: str,
+        path: Path,
+        code: str,
+        text: str,
+        *,
+        other: tuple[str, Path] | None = None,
+        at_key: bool = False,
+    ) -> None:
+        """Gather one. `other` is a table and a path whose place stands for {other} in the text."""
+        self._keep(_Gathered(Problem(table, path, code, text), None, other, at_key))
+
+    def add_flaw(self, table: str, flaw: Flaw) -> None:
+        """Gather a mistake in the text itself; it comes with its place."""
+        other = None if flaw.first is None else (table, flaw.first)
+        text = flaw.text if other is None else f"{flaw.text}; it stands first at {{other}}"
+        self._keep(_Gathered(Problem(table, (), flaw.code, text), (flaw.line, flaw.column), other))
+
+    def add_problem(self, problem: Problem) -> None:
+        """Gather one that another layer or a plugin has made."""
+        self._keep(_Gathered(problem))
+
+    def placed(self, texts: Mapping[str, bytes]) -> tuple[PlacedProblem, ...]:
+        """All that was kept, in the order of the files, with places; the last one tells how many more there are.
+
+        texts  bytes of each table that could be read
+        """
+        spans = self._spans(texts)
+        found = [_place(gathered, spans) for gathered in self._kept]
+        order = {table: number for number, table in enumerate(("endpoints", "drivers", "variables"))}
+        found.sort(key=lambda problem: (order.get(problem.table, 3), problem.line, problem.column))
+        more = self.count - len(found)
+        if more:
+            text = f"and {more:,} more problems; correct these {len(found):,} first"
+            found.append(PlacedProblem(found[-1].table, (), "E1199", text))
+        return tuple(found)
+
+    def _keep(self, gathered: _Gathered) -> None:
+        self.count += 1
+        if len(self._kept) < PROBLEMS_MAX:
+            self._kept.append(gathered)
+
+    def _spans(self, texts: Mapping[str, bytes]) -> dict[str, dict[Path, Span]]:
+        wanted: dict[str, set[Path]] = {}
+        for gathered in self._kept:
+            if gathered.place is None:
+                wanted.setdefault(gathered.problem.table, set()).add(gathered.problem.path)
+            if gathered.other is not None:
+                wanted.setdefault(gathered.other[0], set()).add(gathered.other[1])
+        return {table: find_places(texts[table], paths) for table, paths in wanted.items() if table in texts}
+
+
+def render_problems(problems: Sequence[Problem], folder: FilePath) -> list[str]:
+    """One line of text per problem: code, file:line:column, key, what is wrong.
+
+    folder  where the tables lie; read again only for problems that have no place yet
+    """
+    return [_line(problem) for problem in _all_placed(problems, folder)]
+
+
+def problems_as_json(problems: Sequence[Problem], folder: FilePath) -> list[dict[str, Any]]:
+    """One mapping per problem for editors and tools: code, severity, file, line, column, path, message."""
+    return [
+        {
+            "code": problem.code,
+            "severity": "warning" if problem.code in _WARNINGS else "error",
+            "file": str(folder / f"{problem.table}.yml"),
+            "line": problem.line,
+            "column": problem.column,
+            "path": list(problem.path),
+            "message": problem.text,
+        }
+        for problem in _all_placed(problems, folder)
+    ]
+
+
+def _all_placed(problems: Iterable[Problem], folder: FilePath) -> list[PlacedProblem]:
+    problems = list(problems)
+    wanted: dict[str, set[Path]] = {}
+    for problem in problems:
+        if not isinstance(problem, PlacedProblem):
+            wanted.setdefault(problem.table, set()).add(problem.path)
+    spans: dict[str, dict[Path, Span]] = {}
+    for table, paths in wanted.items():
+        try:
+            with (folder / f"{table}.yml").open("rb") as file:
+                spans[table] = find_places(file.read(TABLE_BYTES_MAX), paths)
+        except OSError:
+            spans[table] = {}  # without its file a problem is shown without a line
+    return [
+        problem if isinstance(problem, PlacedProblem) else _place(_Gathered(problem), spans) for problem in problems
+    ]
+
+
+def _place(gathered: _Gathered, spans: Mapping[str, dict[Path, Span]]) -> PlacedProblem:
+    problem, place = gathered.problem, gathered.place
+    text = problem.text
+    if place is None:
+        span, is_exact = nearest(spans.get(problem.table, {}), problem.path)
+        at_key = gathered.at_key and is_exact
+        place = (0, 0) if span is None else span.key if at_key else span.value
+    if gathered.other is not None:
+        table, path = gathered.other
+        first, _ = nearest(spans.get(table, {}), path)
+        where = f"{table}.yml" if first is None else f"{table}.yml:{first.first[0]}:{first.first[1]}"
+        text = text.replace("{other}", where)
+    return PlacedProblem(problem.table, problem.path, problem.code, text, *place)
+
+
+def _line(problem: PlacedProblem) -> str:
+    where = f"{problem.table}.yml" + (f":{problem.line}:{problem.column}" if problem.line else "")
+    key = _key(problem.path)
+    return f"{problem.code} {where} {key}: {problem.text}" if key else f"{problem.code} {where} {problem.text}"
+
+
+def _key(path: Path) -> str:
+    """The part of a path that a reader of the line wants: without the section, without the row's number."""
+    steps = path[1:] if path and path[0] in _SECTIONS else path
+    if steps and isinstance(steps[0], int):
+        steps = steps[1:]
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).removeprefix(".")

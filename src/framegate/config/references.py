@@ -1,0 +1,166 @@
+"""Relations between rows: who names whom, which names stand twice, what a row asks of its plugin.
+
+A row that is wrong in itself still counts as a name, so that one mistake is told once and not by every row that
+refers to it. Where a whole table could not be read, nothing is said of references into it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from framegate.config.explain import findings_of, listed, suggestion
+from framegate.config.problems import Problems
+from framegate.config.rows import ConnectorRow, DriverRow
+from framegate.config.schema import options_check
+from framegate.contract.frame import Kind, ValueType
+from framegate.contract.plugin import Manifest, Role, RoleEntry
+
+_PLACEHOLDER = re.compile(r"\{([^{}]*)\}?|\}")
+_TOPIC_WORDS = ("tenant", "gateway", "connector", "device", "tag")
+_NOT_NUMBERS = frozenset(kind.value for kind in ValueType if kind.kind in {Kind.BOOL, Kind.OBJECT})
+
+
+class RowReferences:
+    """Checks of driver and connector rows against plugins and endpoints."""
+
+    def __init__(
+        self, plugins: Mapping[str, Manifest], endpoints: Mapping[str, Any] | None, problems: Problems
+    ) -> None:
+        """endpoints: raw rows by name, or None when that table could not be read."""
+        self._plugins = plugins
+        self._endpoints = endpoints
+        self._problems = problems
+
+    def check(self, section: str, role: Role, row: DriverRow | ConnectorRow) -> None:
+        """Plugin, options and endpoint of one row."""
+        entry = self._entry(section, role, row)
+        if entry is None:
+            self._check_endpoint_name(section, row)
+            return
+        path = (section, row.name)
+        try:
+            options = options_check(entry)
+        except ValueError as error:
+            text = f"the schema of plugin {row.plugin} is broken ({error}); install another version of the plugin"
+            self._problems.add("drivers", (*path, "plugin"), "E1114", text)
+        else:
+            for finding in findings_of(options, dict(row.options)):
+                steps = (*path, "options", *finding.path) if row.options else path
+                text = finding.text if row.options else f"in options, {finding.text}"
+                self._problems.add("drivers", steps, finding.code, text, at_key=finding.code == "E1106")
+        self._check_endpoint(section, row, entry)
+
+    def _entry(self, section: str, role: Role, row: DriverRow | ConnectorRow) -> RoleEntry | None:
+        fitting = sorted(name for name, manifest in self._plugins.items() if role in manifest.roles)
+        manifest = self._plugins.get(row.plugin)
+        if manifest is not None and role in manifest.roles:
+            return manifest.roles[role]
+        if manifest is None:
+            text = (
+                f"no plugin {row.plugin}{suggestion(row.plugin, fitting)}; plugins with a {role} are {listed(fitting)}"
+            )
+            self._problems.add("drivers", (section, row.name, "plugin"), "E1111", text)
+        else:
+            text = f"plugin {row.plugin} has no {role}; plugins with one are {listed(fitting)}"
+            self._problems.add("drivers", (section, row.name, "plugin"), "E1114", text)
+        return None
+
+    def _check_endpoint(self, section: str, row: DriverRow | ConnectorRow, entry: RoleEntry) -> None:
+        path = (section, row.name)
+        if not entry.endpoint:
+            if row.endpoint:
+                text = f"plugin {row.plugin} uses no endpoint; remove this key"
+                self._problems.add("drivers", (*path, "endpoint"), "E1115", text, at_key=True)
+            return
+        if not row.endpoint:
+            text = f"the key endpoint is missing; plugin {row.plugin} connects by {listed(entry.endpoint)}"
+            self._problems.add("drivers", path, "E1107", text)
+            return
+        raw = self._check_endpoint_name(section, row)
+        url = raw.get("url") if isinstance(raw, Mapping) else None
+        scheme = url.partition("://")[0] if isinstance(url, str) and "://" in url else ""
+        # TLS carries the same bytes as TCP, and a memory line stands in for any line in tests.
+        fits = scheme.removeprefix("tls+") in entry.endpoint or scheme in entry.endpoint or scheme == "memory"
+        if scheme and not fits:
+            text = f"{row.endpoint} is a {scheme} endpoint; plugin {row.plugin} connects by {listed(entry.endpoint)}"
+            self._problems.add("drivers", (*path, "endpoint"), "E1115", text)
+
+    def _check_endpoint_name(self, section: str, row: DriverRow | ConnectorRow) -> Any:
+        if self._endpoints is None or not row.endpoint:
+            return None
+        if row.endpoint not in self._endpoints:
+            text = f"no endpoint {row.endpoint} in endpoints.yml{suggestion(row.endpoint, self._endpoints)}"
+            if self._endpoints:
+                text += f"; it has {listed(list(self._endpoints))}"
+            self._problems.add("drivers", (section, row.name, "endpoint"), "E1111", text)
+        return self._endpoints.get(row.endpoint)
+
+
+def check_topic(row: ConnectorRow, problems: Problems) -> None:
+    """Placeholders of a connector's topic."""
+    path = ("connectors", row.name, "topic")
+    for found in _PLACEHOLDER.finditer(row.topic):
+        word = found[1]
+        if word is None or not found[0].endswith("}"):
+            problems.add("drivers", path, "E1110", f'"{row.topic}" has a brace without its partner; write {{device}}')
+        elif word not in _TOPIC_WORDS:
+            text = f"{{{word}}} is not one of {listed(_TOPIC_WORDS)}{suggestion(word, _TOPIC_WORDS)}"
+            problems.add("drivers", path, "E1104", text)
+        elif word == "tag" and row.encoding != "json":
+            text = f"{{tag}} needs `encoding: json`; with {row.encoding} a message holds many tags"
+            problems.add("drivers", path, "E1104", text)
+
+
+class VariableReferences:
+    """Checks of tag rows against their sources and against each other, one row after the other."""
+
+    def __init__(self, sources: Collection[str] | None, drivers: Mapping[str, DriverRow], problems: Problems) -> None:
+        """sources: every name in drivers.yml, or None when it could not be read; drivers: the valid rows."""
+        self._sources = sources
+        self._drivers = drivers
+        self._problems = problems
+        self._tags: dict[str, int] = {}
+        self._names: dict[str, int] = {}
+        self.used: set[str] = set()
+
+    def check(self, index: int, raw: Mapping[str, Any]) -> None:
+        """One raw row, without those of its keys that are wrong in themselves; `index` is its place in the list."""
+        tag, source = raw.get("tag"), raw.get("source")
+        if tag is not None:
+            first = self._tags.setdefault(tag, index)
+            if first == index:
+                self._check_name(index, tag, raw.get("rename"))
+            else:
+                text = f'"{tag}" stands first at {{other}}; every tag has a name of its own'
+                other = ("variables", ("variables", first, "tag"))
+                self._problems.add("variables", ("variables", index, "tag"), "E1112", text, other=other)
+        if source is not None:
+            self.used.add(source)
+            driver = self._drivers.get(source)
+            if driver is not None:
+                if raw.get("scan", "default") not in driver.scan:
+                    self._unknown_scan(index, raw, driver)
+            elif self._sources is not None and source not in self._sources:
+                text = f"no driver {source} in drivers.yml{suggestion(source, self._sources)}"
+                self._problems.add("variables", ("variables", index, "source"), "E1111", text)
+        if raw.get("type") in _NOT_NUMBERS and (raw.get("scale", 1) != 1 or raw.get("offset", 0) != 0):
+            key = "scale" if raw.get("scale", 1) != 1 else "offset"
+            text = f"this tag is {raw['type']}, and {key} is for numbers; remove it"
+            self._problems.add("variables", ("variables", index, key), "E1113", text, at_key=True)
+
+    def _check_name(self, index: int, tag: str, rename: str | None) -> None:
+        """Names after renaming must differ, too."""
+        name = rename or tag
+        first = self._names.setdefault(name, index)
+        if first != index:
+            text = f'"{name}" goes out already for the tag at {{other}}; give one of them another name'
+            key = "rename" if rename else "tag"
+            other = ("variables", ("variables", first))
+            self._problems.add("variables", ("variables", index, key), "E1112", text, other=other)
+
+    def _unknown_scan(self, index: int, raw: Mapping[str, Any], driver: DriverRow) -> None:
+        wanted, classes = raw["scan"], list(driver.scan)
+        text = f"{driver.name} has no scan class {wanted}{suggestion(wanted, classes)}; it has {listed(classes)}"
+        self._problems.add("variables", ("variables", index, "scan"), "E1111", text)

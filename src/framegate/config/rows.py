@@ -1,0 +1,126 @@
+"""Rows of the three tables after validation: typed, frozen, in seconds and bytes.
+
+The text form of each key, with limits and defaults, is in contract/tables/*.schema.json; tables.py makes these rows
+from it. Nothing here knows YAML. Variables are many: equal texts and options of rows are one shared object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Literal, TypeAlias
+
+from framegate.contract.errors import Problem
+from framegate.contract.frame import Access, ValueType
+
+Durability: TypeAlias = Literal["fsync", "os"]
+DiskFull: TypeAlias = Literal["block", "drop_oldest", "drop_new"]
+Encoding: TypeAlias = Literal["json", "json-batch", "protobuf"]
+Compression: TypeAlias = Literal["none", "zstd"]
+TimeUnit: TypeAlias = Literal["ms", "us", "ns", "iso"]
+LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
+Start: TypeAlias = Literal["oldest", "newest"]
+
+NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
+"""The one empty options mapping that all rows without options share."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreRow:
+    """Limits of the durable log; times in seconds, sizes in bytes."""
+
+    durability: Durability = "fsync"
+    commit_interval: float = 0.01
+    ring_rows: int = 262_144
+    retention_bytes: int = 1 << 30
+    retention_age: float = 604_800.0
+    keep_acked_bytes: int = 256 << 20
+    keep_acked_age: float = 3_600.0
+    disk_full: DiskFull = "block"
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayRow:
+    """The gateway itself. `metrics` is host:port, or "" for none."""
+
+    name: str = "gateway"
+    tenant: str = "plant"
+    metrics: str = "127.0.0.1:9100"
+    log_level: LogLevel = "info"
+    store: StoreRow = StoreRow()
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointRow:
+    """One line of endpoints.yml, as written; framegate.endpoint gives it its meaning."""
+
+    name: str
+    row: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class DriverRow:
+    """One device. `scan` maps each scan class to its period in seconds; it always has "default"."""
+
+    name: str
+    plugin: str
+    endpoint: str
+    options: Mapping[str, Any]
+    scan: Mapping[str, float]
+    enabled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectorRow:
+    """One way out. `topic` is "" where the encoding's own default applies; `linger` is in seconds."""
+
+    name: str
+    plugin: str
+    endpoint: str
+    encoding: Encoding
+    batch: int
+    topic: str
+    compress: Compression
+    time: TimeUnit
+    options: Mapping[str, Any]
+    enabled: bool
+    window_rows: int
+    windows_in_flight: int
+    linger: float
+    start: Start
+
+
+@dataclass(frozen=True, slots=True)
+class VariableRow:
+    """One tag. `rename` is "" where the tag goes out under its own name; `options` are its plugin's keys."""
+
+    tag: str
+    source: str
+    address: str
+    type: ValueType
+    access: Access
+    unit: str
+    description: str
+    scan: str
+    scale: float
+    offset: float
+    rename: str
+    options: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Name under which the tag is known outside: its new name, if it has one."""
+        return self.rename or self.tag
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """A whole, valid configuration. `warnings` hold what is allowed but looks unintended."""
+
+    gateway: GatewayRow
+    endpoints: Mapping[str, EndpointRow]
+    drivers: Mapping[str, DriverRow]
+    connectors: Mapping[str, ConnectorRow]
+    variables: tuple[VariableRow, ...]
+    warnings: tuple[Problem, ...] = ()

@@ -1,0 +1,175 @@
+"""From checked raw rows to typed ones: units, defaults, shared texts.
+
+Every value has passed its schema; what a schema cannot say about one row alone (limits of durations and sizes, scan
+periods) is checked here. Relations between rows are in references.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from framegate.config.problems import Problems
+from framegate.config.rows import NO_OPTIONS, ConnectorRow, DriverRow, GatewayRow, StoreRow, VariableRow
+from framegate.config.schema import table_schema
+from framegate.config.units import bytes_text, duration_text, parse_bytes, parse_duration
+from framegate.config.yaml import Path
+from framegate.contract.frame import Access, ValueType
+
+SCAN_PERIOD_S_MIN = 0.01
+SCAN_PERIOD_S_MAX = 86_400.0
+SCAN_GRID_S = 0.025
+"""Scans start on a common grid, so that devices of one period share a wake-up."""
+SHARED_OPTIONS_MAX = 4_096
+"""Distinct option mappings of tag rows that are looked for again; later ones are kept apart."""
+
+_DEFAULT_SCAN: Mapping[str, float] = MappingProxyType({"default": 1.0})
+_COMMIT_INTERVAL_S = (0.001, 10.0)
+_AGE_S = (60.0, 10 * 365 * 86_400.0)
+_RETENTION_BYTES = (1 << 20, 1 << 50)
+_LINGER_S = (0.0, 60.0)
+_TYPES = {value_type.value: value_type for value_type in ValueType}
+_ROW_KEYS = frozenset(table_schema("variables")["$defs"]["variable"]["properties"])
+
+
+class Reader:
+    """Typed values out of one mapping; what is out of its limits becomes a problem."""
+
+    def __init__(self, row: Mapping[str, Any], path: Path, problems: Problems) -> None:
+        self.row = row
+        self.path = path
+        self.problems = problems
+
+    def seconds(self, key: str, default: float, limits: tuple[float, float]) -> float:
+        """Value of a duration; `limits` in seconds."""
+        if key not in self.row:
+            return default
+        value = parse_duration(self.row[key])
+        if not limits[0] <= value <= limits[1]:
+            self._refuse(key, duration_text(limits[0]), duration_text(limits[1]))
+        return value
+
+    def size(self, key: str, default: int, limits: tuple[int, int]) -> int:
+        """Value of a size; `limits` in bytes."""
+        if key not in self.row:
+            return default
+        value = parse_bytes(self.row[key])
+        if not limits[0] <= value <= limits[1]:
+            self._refuse(key, bytes_text(limits[0]), bytes_text(limits[1]))
+        return value
+
+    def _refuse(self, key: str, low: str, high: str) -> None:
+        text = f'"{self.row[key]}" is out of range; it can be {low} to {high}'
+        self.problems.add("drivers", (*self.path, key), "E1109", text)
+
+
+def gateway_row(raw: Mapping[str, Any], problems: Problems) -> GatewayRow:
+    """The section `gateway` of drivers.yml."""
+    rest = {key: value for key, value in raw.items() if key != "store"}
+    return GatewayRow(**rest, store=_store_row(raw.get("store", {}), problems))
+
+
+def _store_row(raw: Mapping[str, Any], problems: Problems) -> StoreRow:
+    default = StoreRow()
+    read = Reader(raw, ("gateway", "store"), problems)
+    return StoreRow(
+        durability=raw.get("durability", default.durability),
+        commit_interval=read.seconds("commit_interval", default.commit_interval, _COMMIT_INTERVAL_S),
+        ring_rows=raw.get("ring_rows", default.ring_rows),
+        retention_bytes=read.size("retention_bytes", default.retention_bytes, _RETENTION_BYTES),
+        retention_age=read.seconds("retention_age", default.retention_age, _AGE_S),
+        keep_acked_bytes=read.size("keep_acked_bytes", default.keep_acked_bytes, (0, _RETENTION_BYTES[1])),
+        keep_acked_age=read.seconds("keep_acked_age", default.keep_acked_age, (0.0, _AGE_S[1])),
+        disk_full=raw.get("disk_full", default.disk_full),
+    )
+
+
+def driver_row(name: str, raw: Mapping[str, Any], problems: Problems) -> DriverRow:
+    """One row of the section `drivers`."""
+    read = Reader(raw.get("scan", {}), ("drivers", name, "scan"), problems)
+    periods = {key: read.seconds(key, 1.0, (SCAN_PERIOD_S_MIN, SCAN_PERIOD_S_MAX)) for key in read.row}
+    return DriverRow(
+        name=name,
+        plugin=raw["plugin"],
+        endpoint=raw.get("endpoint", ""),
+        options=_frozen(raw.get("options", {})),
+        scan=MappingProxyType({**_DEFAULT_SCAN, **periods}) if periods else _DEFAULT_SCAN,
+        enabled=raw.get("enabled", True),
+    )
+
+
+def connector_row(name: str, raw: Mapping[str, Any], problems: Problems) -> ConnectorRow:
+    """One row of the section `connectors`."""
+    read = Reader(raw, ("connectors", name), problems)
+    return ConnectorRow(
+        name=name,
+        plugin=raw["plugin"],
+        endpoint=raw.get("endpoint", ""),
+        encoding=raw.get("encoding", "json-batch"),
+        batch=raw.get("batch", 32),
+        topic=raw.get("topic", ""),
+        compress=raw.get("compress", "none"),
+        time=raw.get("time", "ms"),
+        options=_frozen(raw.get("options", {})),
+        enabled=raw.get("enabled", True),
+        window_rows=raw.get("window_rows", 4096),
+        windows_in_flight=raw.get("windows_in_flight", 4),
+        linger=read.seconds("linger", 0.0, _LINGER_S),
+        start=raw.get("start", "oldest"),
+    )
+
+
+def _frozen(options: Mapping[str, Any]) -> Mapping[str, Any]:
+    return MappingProxyType(dict(options)) if options else NO_OPTIONS
+
+
+class VariableMaker:
+    """Makes tag rows; equal texts, numbers and options of different rows become one object.
+
+    Lives as long as one load. Without the sharing, 100,000 rows keep twice the memory.
+    """
+
+    def __init__(self) -> None:
+        self._texts: dict[str, str] = {}
+        self._numbers: dict[float, float] = {}
+        self._options: dict[tuple[Any, ...], Mapping[str, Any]] = {}
+
+    def make(self, raw: Mapping[str, Any]) -> VariableRow:
+        """One row of variables.yml."""
+        share, get = self._texts.setdefault, raw.get
+        address = raw["address"]
+        if address.__class__ is int:
+            address = str(address)
+        unit, source, scan = get("unit", ""), raw["source"], get("scan", "default")
+        access: Access = get("access", "R")
+        return VariableRow(
+            raw["tag"],
+            share(source, source),
+            share(address, address),
+            _TYPES[raw["type"]],
+            share(access, access),  # type: ignore[arg-type]  # the schema allows R, W and RW only
+            share(unit, unit),
+            get("description", ""),
+            share(scan, scan),
+            self._number(get("scale", 1.0)),
+            self._number(get("offset", 0.0)),
+            get("rename", ""),
+            NO_OPTIONS if raw.keys() <= _ROW_KEYS else self._options_of(raw),
+        )
+
+    def _number(self, value: float) -> float:
+        return self._numbers.setdefault(value, float(value))
+
+    def _options_of(self, raw: Mapping[str, Any]) -> Mapping[str, Any]:
+        options = {key: value for key, value in raw.items() if key not in _ROW_KEYS}
+        identity = tuple((key, value.__class__, value) for key, value in options.items())
+        try:
+            known = self._options.get(identity)
+        except TypeError:  # a list among the values: kept apart
+            return MappingProxyType(options)
+        if known is None:
+            known = MappingProxyType(options)
+            if len(self._options) < SHARED_OPTIONS_MAX:
+                self._options[identity] = known
+        return known

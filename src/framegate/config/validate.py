@@ -1,0 +1,177 @@
+"""The one way from a folder with three tables to Tables: `edge check`, `edge run` and every reload walk it.
+
+Everything wrong is found in one go: text, schema, references, endpoints. What needs a plugin's code is in
+plugin_check.py, because plugins are handed in by whoever may load them. Nothing here connects, writes or waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path as FilePath
+from typing import Any
+
+from framegate.config.endpoint_check import endpoint_problems
+from framegate.config.explain import findings_of
+from framegate.config.problems import Problems
+from framegate.config.references import RowReferences, VariableReferences, check_topic
+from framegate.config.rows import ConnectorRow, DriverRow, EndpointRow, GatewayRow, Tables, VariableRow
+from framegate.config.schema import TABLES, Table, table_check
+from framegate.config.source import read_table
+from framegate.config.tables import connector_row, driver_row, gateway_row
+from framegate.config.variables import VariablesReader
+from framegate.config.warnings import warnings_of
+from framegate.config.yaml import Document, Flaw, Path, load_yaml
+from framegate.contract.errors import Misconfigured
+from framegate.contract.plugin import Manifest
+
+
+def load_tables(folder: FilePath, plugins: Mapping[str, Manifest]) -> Tables:
+    """Read and check endpoints.yml, drivers.yml and variables.yml of a folder.
+
+    folder   paths of certificates and keys in the tables are relative to it
+    plugins  manifests by plugin name
+    raises   Misconfigured E1000 - with every problem, placed; at most PROBLEMS_MAX and a count of the others
+    """
+    load = _Load(folder, plugins)
+    tables = load.run()
+    if load.problems:
+        placed = load.problems.placed(load.texts)
+        noun = "problem" if load.problems.count == 1 else "problems"
+        raise Misconfigured(f"{load.problems.count:,} {noun} in the tables of {folder}; see each line", problems=placed)
+    return tables
+
+
+class _Load:
+    """State of one load: texts read, problems found, rows that are fine."""
+
+    def __init__(self, folder: FilePath, plugins: Mapping[str, Manifest]) -> None:
+        self.folder = folder
+        self.plugins = plugins
+        self.problems = Problems()
+        self.texts: dict[str, bytes] = {}
+        self.names: dict[str, Mapping[str, Any] | None] = {}
+        """Raw rows by section, wrong ones too; None where the table could not be read."""
+        self.scanless: set[str] = set()
+        """Drivers whose scan classes are not known, because they are written wrongly."""
+
+    def run(self) -> Tables:
+        for table in TABLES:
+            self._read(table)
+        endpoints = self._endpoints()
+        gateway, drivers, connectors = self._drivers()
+        variables, used = self._variables({name: row for name, row in drivers.items() if name not in self.scanless})
+        tables = Tables(gateway, endpoints, drivers, connectors, variables)
+        if self.problems:
+            return tables
+        gathered = warnings_of(tables, used)
+        if not gathered:
+            return tables
+        return Tables(gateway, endpoints, drivers, connectors, variables, gathered.placed(self.texts))
+
+    def _read(self, table: Table) -> None:
+        data = read_table(self.folder, table)
+        if isinstance(data, bytes):
+            self.texts[table] = data
+        else:
+            self.problems.add(table, (), data.code, data.text)
+
+    def _document(self, table: Table) -> dict[str, Any] | None:
+        """The small tables as a tree; None when there is none to check."""
+        if table not in self.texts:
+            return None
+        return self._whole(table, load_yaml(self.texts[table]))
+
+    def _whole(self, table: Table, document: Document) -> dict[str, Any] | None:
+        for flaw in document.flaws:
+            self.problems.add_flaw(table, flaw)
+        if not document.is_whole:
+            return None
+        if document.value is None:
+            text = f"the file is empty; it needs the key {table}, and `{table}: {{}}` says that there are none"
+            text = text.replace("{}", "[]") if table == "variables" else text
+            self.problems.add_flaw(table, Flaw(1, 1, "E1102", text))
+            return None
+        if not isinstance(document.value, dict):
+            self.problems.add_flaw(table, Flaw(1, 1, "E1108", f"the file is not a mapping; it begins with `{table}:`"))
+            return None
+        return document.value
+
+    def _faults(self, table: Table, document: dict[str, Any]) -> set[Path]:
+        """Check a tree against its table's schema; paths down to the keys at fault in each row."""
+        wrong: set[Path] = set()
+        for finding in findings_of(table_check(table), document):
+            is_key = finding.code == "E1106" or (finding.code == "E1110" and _is_name(finding.path))
+            self.problems.add(table, finding.path, finding.code, finding.text, at_key=is_key)
+            wrong.add(finding.path[:3])
+        return wrong
+
+    def _section(self, document: dict[str, Any] | None, section: str) -> Mapping[str, Any]:
+        found = None if document is None else document.get(section, {})
+        self.names[section] = found if isinstance(found, dict) else None
+        return found if isinstance(found, dict) else {}
+
+    def _endpoints(self) -> dict[str, EndpointRow]:
+        document = self._document("endpoints")
+        rows = self._section(document, "endpoints")
+        wrong = self._faults("endpoints", document) if document is not None else set()
+        good = {
+            name: EndpointRow(name, row)
+            for name, row in rows.items()
+            if not any(path[:2] == ("endpoints", name) for path in wrong)
+        }
+        for row in good.values():
+            for problem in endpoint_problems(row, self.folder):
+                self.problems.add_problem(problem)
+        return good
+
+    def _drivers(self) -> tuple[GatewayRow, dict[str, DriverRow], dict[str, ConnectorRow]]:
+        document = self._document("drivers")
+        drivers, connectors = self._section(document, "drivers"), self._section(document, "connectors")
+        wrong = self._faults("drivers", document) if document is not None else set()
+        raw = self._section(document, "gateway")
+        self.scanless = {str(path[1]) for path in wrong if path[::2] == ("drivers", "scan")}
+        gateway_is_wrong = any(path[:1] == ("gateway",) for path in wrong)
+        gateway = gateway_row({} if gateway_is_wrong else raw, self.problems)
+        references = RowReferences(self.plugins, self.names["endpoints"], self.problems)
+        good_drivers = {
+            name: driver_row(name, row, self.problems) for name, row in _usable("drivers", drivers, wrong).items()
+        }
+        good_connectors = {
+            name: connector_row(name, row, self.problems)
+            for name, row in _usable("connectors", connectors, wrong).items()
+        }
+        for driver in good_drivers.values():
+            references.check("drivers", "driver", driver)
+        for connector in good_connectors.values():
+            references.check("connectors", "connector", connector)
+            check_topic(connector, self.problems)
+        return gateway, good_drivers, good_connectors
+
+    def _variables(self, drivers: Mapping[str, DriverRow]) -> tuple[tuple[VariableRow, ...], set[str]]:
+        references = VariableReferences(self.names["drivers"], drivers, self.problems)
+        if "variables" not in self.texts:
+            return (), references.used
+        reader = VariablesReader(self.plugins, self.names["drivers"] or {}, references, self.problems)
+        document = self._whole(
+            "variables", load_yaml(self.texts["variables"], rows_key="variables", take_row=reader.take)
+        )
+        reader.finish(document)
+        if document is not None:
+            rest = {key: [] if isinstance(value, list) else value for key, value in document.items()}
+            self._faults("variables", rest)
+        return tuple(reader.rows), references.used
+
+
+def _usable(section: str, rows: Mapping[str, Any], wrong: set[Path]) -> dict[str, dict[str, Any]]:
+    """Rows that can be checked on, without their keys at fault; no rule then complains of a key that was dropped."""
+    usable: dict[str, dict[str, Any]] = {}
+    for name, row in rows.items():
+        if isinstance(row, dict) and "plugin" in row:
+            kept = {key: value for key, value in row.items() if (section, name, key) not in wrong}
+            if not any(key in row and key not in kept for key in ("plugin", "endpoint", "options", "encoding")):
+                usable[name] = kept
+    return usable
+
+
+def _is_name(path: Path) -> bool:
+    return len(path) == 2 and path[0] in ("endpoints", "drivers", "connectors")

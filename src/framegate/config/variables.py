@@ -1,0 +1,100 @@
+"""Tag rows on their way from the text to VariableRow, in groups: a raw row lives no longer than its group.
+
+Each group is checked at once against the schema of its rows' plugin; only a group that fails is looked at row by
+row. That keeps 100,000 tags within seconds and memory within the typed rows plus one group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from framegate.config.explain import findings_of
+from framegate.config.problems import Problems
+from framegate.config.references import VariableReferences
+from framegate.config.rows import VariableRow
+from framegate.config.schema import Check, rows_check
+from framegate.config.tables import VariableMaker
+from framegate.contract.plugin import Manifest
+
+GROUP_ROWS = 512
+"""Raw rows held at once."""
+
+
+class VariablesReader:
+    """Takes raw rows in order and gathers typed ones in `rows`."""
+
+    def __init__(
+        self,
+        plugins: Mapping[str, Manifest],
+        drivers: Mapping[str, Any],
+        references: VariableReferences,
+        problems: Problems,
+    ) -> None:
+        """drivers: raw rows of drivers.yml by name; a row's plugin decides which keys its tags may have."""
+        self.rows: list[VariableRow] = []
+        self._plugins = plugins
+        self._plugin_of = {
+            name: row["plugin"]
+            for name, row in drivers.items()
+            if isinstance(row, Mapping) and isinstance(row.get("plugin"), str) and row["plugin"] in plugins
+        }
+        self._references = references
+        self._problems = problems
+        self._checks: dict[str, Check] = {}
+        self._maker = VariableMaker()
+        self._group: list[tuple[int, Any]] = []
+
+    def take(self, index: int, raw: Any) -> None:
+        """One raw row."""
+        self._group.append((index, raw))
+        if len(self._group) == GROUP_ROWS:
+            self._check_group()
+
+    def finish(self, document: Mapping[str, Any] | None) -> None:
+        """Check what is left; `document` is the table's tree, which holds rows only if they were not handed out."""
+        left = document.get("variables") if document is not None else None
+        for index, raw in enumerate(left if isinstance(left, list) else ()):
+            self.take(index, raw)
+        self._check_group()
+
+    def _check_group(self) -> None:
+        group, self._group = self._group, []
+        by_plugin: dict[str, list[tuple[int, Any]]] = {}
+        for row in group:
+            source = row[1].get("source") if isinstance(row[1], dict) else None
+            plugin = self._plugin_of.get(source, "") if isinstance(source, str) else ""
+            by_plugin.setdefault(plugin, []).append(row)
+        wrong: dict[int, set[str]] = {}
+        for plugin, rows in by_plugin.items():
+            self._find_wrong(self._check_of(plugin), rows, wrong)
+        for index, raw in group:
+            if index not in wrong:
+                self.rows.append(self._maker.make(raw))
+                self._references.check(index, raw)
+            elif isinstance(raw, dict):
+                self._references.check(index, {key: raw[key] for key in raw.keys() - wrong[index]})
+
+    def _check_of(self, plugin: str) -> Check:
+        check = self._checks.get(plugin)
+        if check is None:
+            entry = self._plugins[plugin].roles.get("driver") if plugin else None
+            try:
+                check = rows_check(entry)
+            except ValueError:  # told once, where drivers.yml names the plugin
+                check = rows_check(None)
+            self._checks[plugin] = check
+        return check
+
+    def _find_wrong(self, check: Check, rows: list[tuple[int, Any]], wrong: dict[int, set[str]]) -> None:
+        """Book every mistake, and in `wrong` the keys at fault by row."""
+        values = [raw for _, raw in rows]
+        if check.passes(values):
+            return
+        for finding in findings_of(check, values):
+            position = finding.path[0]
+            assert isinstance(position, int)
+            index = rows[position][0]
+            wrong.setdefault(index, set()).update(str(step) for step in finding.path[1:2])
+            path = ("variables", index, *finding.path[1:])
+            self._problems.add("variables", path, finding.code, finding.text, at_key=finding.code == "E1106")
