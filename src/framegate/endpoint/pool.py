@@ -1,0 +1,133 @@
+"""The pool: one line per endpoint, opened when first leased, shared, closed with the last lease.
+
+`connections: 4` in a row makes it up to four lines, over which leases are spread. A row is the unit of sharing:
+two rows with one URL are two lines on purpose. The pool neither retries nor backs off: a failed opening is
+told to everyone who waits for it and then forgotten; the runtime decides when to ask again. Which transport a URL
+means and how a line ends is in connection.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import cast
+
+from framegate.contract.errors import Misconfigured, NotConnected
+from framegate.contract.ports import Clock, Credentials, Lease, Log, S
+from framegate.endpoint.capture import Chunk
+from framegate.endpoint.connection import Connection, Remote, Share
+from framegate.endpoint.endpoint import Endpoint
+from framegate.endpoint.loss import tables_changed
+from framegate.observe.metrics import Metrics
+
+SAMPLE_PERIOD_S = 2.0
+"""How often received bytes of plain TCP lines are read from the kernel."""
+
+
+class EndpointPool:
+    """Lines by endpoint name; satisfies contract.ports.Lines. Used from the loop thread only."""
+
+    def __init__(self, endpoints: Mapping[str, Endpoint], clock: Clock, log: Log, metrics: Metrics) -> None:
+        self._clock = clock
+        self._log = log
+        self._metrics = metrics
+        self._remotes = {name: self._remote(endpoint) for name, endpoint in endpoints.items()}
+        self._living: set[Connection] = set()
+        self._is_closed = False
+        self._closed: asyncio.Future[None] | None = None
+        self._sampling: asyncio.TimerHandle | None = None
+
+    async def acquire(self, endpoint: str, make_session: Callable[[], S]) -> Lease[S]:
+        """A share of the line to an endpoint; see contract.ports.Lines.
+
+        raises NotConnected E2020-E2033; Misconfigured E2034 - no such endpoint, E2010-E2014 - its files or secrets
+        """
+        remote = self._find(endpoint)
+        if self._is_closed:
+            raise tables_changed(remote.where, "the gateway is shutting down")
+        connection = remote.pick()
+        if connection is None:
+            connection = Connection(remote, make_session(), self._forget)
+            remote.connections.append(connection)
+            self._living.add(connection)
+            self._sample_later()
+        connection.shares += 1
+        try:
+            await connection.opened()
+        except BaseException:
+            connection.give_back()
+            raise
+        return Share(connection, cast(S, connection.session))
+
+    def credentials(self, endpoint: str) -> Credentials | None:
+        """User name and password of an endpoint, resolved now.
+
+        raises Misconfigured E2034 - no such endpoint; E2010 - a reference leads nowhere
+        """
+        return self._find(endpoint).endpoint.login()
+
+    def capture(self, endpoint: str) -> Sequence[Chunk]:
+        """The last chunks of traffic, oldest first; empty unless the row says `capture`."""
+        return list(self._find(endpoint).ring)
+
+    def update(self, endpoints: Mapping[str, Endpoint]) -> None:
+        """Take new tables: lines of rows that changed or went are ended, the others do not notice."""
+        for name, remote in list(self._remotes.items()):
+            if endpoints.get(name) != remote.endpoint:
+                self._end(remote, "its row in endpoints.yml has changed; the line opens again with the new settings")
+                del self._remotes[name]
+            if name not in endpoints:
+                self._metrics.forget(endpoint=name)
+        for name, endpoint in endpoints.items():
+            if name not in self._remotes:
+                self._remotes[name] = self._remote(endpoint)
+
+    def close(self) -> asyncio.Future[None]:
+        """End every line, at once; await the result to know that all of them are gone."""
+        if self._closed is None:
+            self._closed = asyncio.get_running_loop().create_future()
+        self._is_closed = True
+        for remote in self._remotes.values():
+            self._end(remote, "the gateway is shutting down")
+        self._note_end()
+        return self._closed
+
+    def _remote(self, endpoint: Endpoint) -> Remote:
+        return Remote(endpoint, self._clock, self._log, self._metrics)
+
+    def _find(self, name: str) -> Remote:
+        remote = self._remotes.get(name)
+        if remote is None:
+            known = ", ".join(sorted(self._remotes)) or "none"
+            text = f'endpoint "{name}" is not in endpoints.yml; add it, or name one that is there: {known}'
+            raise Misconfigured(text, code="E2034")
+        return remote
+
+    def _end(self, remote: Remote, reason: str) -> None:
+        error: NotConnected = tables_changed(remote.where, reason)
+        for connection in list(remote.connections):
+            connection.end(error)
+
+    def _forget(self, connection: Connection) -> None:
+        self._living.discard(connection)
+        self._note_end()
+
+    def _note_end(self) -> None:
+        if self._living:
+            return
+        if self._sampling is not None:
+            self._sampling.cancel()
+            self._sampling = None
+        if self._closed is not None and not self._closed.done():
+            self._closed.set_result(None)
+
+    def _sample_later(self) -> None:
+        if self._sampling is None:
+            self._sampling = asyncio.get_running_loop().call_later(SAMPLE_PERIOD_S, self._sample)
+
+    def _sample(self) -> None:
+        self._sampling = None
+        for connection in self._living:
+            if connection.line is not None:
+                connection.line.count_received()
+        self._sample_later()

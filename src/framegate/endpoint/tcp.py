@@ -1,0 +1,164 @@
+"""Stream lines over TCP, with or without TLS.
+
+The loop calls the session's `data_received` itself: it is bound as an attribute before the transport exists,
+because uvloop looks it up only once. So plain TCP cannot count received bytes as they pass; the kernel does,
+and the counter is read from TCP_INFO now and then. A remote that vanishes is noticed by keep-alive within about
+20 s, one that stops acknowledging by TCP_USER_TIMEOUT.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import struct
+from typing import cast
+
+from framegate.contract.errors import NotConnected
+from framegate.endpoint.line import CLOSE_FLUSH_S, BaseLine, LineSetup
+from framegate.endpoint.loss import backlog, line_loss
+
+KEEPALIVE_IDLE_S = 10
+KEEPALIVE_INTERVAL_S = 3
+KEEPALIVE_PROBES = 3
+UNACKNOWLEDGED_MS_MAX = 20_000
+
+_OPTIONS = (
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_S),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS_MAX),
+)
+_RECEIVED = struct.Struct("=Q")
+_RECEIVED_OFFSET = 128
+"""tcpi_bytes_received in struct tcp_info (linux/tcp.h, since 4.1)."""
+
+
+class StreamLine(BaseLine, asyncio.Protocol):
+    """One TCP or TLS connection."""
+
+    def __init__(self, setup: LineSetup, *, is_tls: bool = False) -> None:
+        super().__init__(setup)
+        self._transport: asyncio.Transport | None = None
+        self._flush_deadline: asyncio.TimerHandle | None = None
+        self._received_bytes = 0
+        self._has_fin = False
+        self.is_tls = is_tls
+        self.data_received = self._count_and_deliver if is_tls else setup.deliver  # type: ignore[method-assign, assignment]
+
+    # -- called by the loop -------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        peer = transport.get_extra_info("socket")
+        for level, option, value in _OPTIONS:
+            peer.setsockopt(level, option, value)
+        self._transport.set_write_buffer_limits(high=self._setup.write_buffer_bytes_max, low=0)
+        self._setup.owner.line_made(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._flush_deadline is not None:
+            self._flush_deadline.cancel()
+        self.count_received()
+        self._finish(self, line_loss(self._setup.where, exc))
+
+    def eof_received(self) -> None:
+        """The remote sends no more; the kernel has counted its FIN as one byte."""
+        if not self.is_tls:
+            self.count_received()
+            self._setup.received.value -= 1
+            self._has_fin = True
+
+    def pause_writing(self) -> None:
+        """The write buffer is over its bound: the remote does not read."""
+        self.abort(backlog(self._setup.where, self._setup.write_buffer_bytes_max))
+
+    # -- called by the session ----------------------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        if self._error is not None:
+            raise self._gone()
+        self._transport.write(data)  # type: ignore[union-attr]  # the session knows the line since connection_made
+        self._sent.value += len(data)
+
+    def write_pending(self) -> int:
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
+    def close(self) -> None:
+        if not self._close_reason() or self._transport is None:
+            return
+        if self._transport.get_write_buffer_size():
+            loop = asyncio.get_running_loop()
+            self._flush_deadline = loop.call_later(CLOSE_FLUSH_S, self._transport.abort)
+        self._transport.close()
+
+    def abort(self, error: NotConnected) -> None:
+        if self._error is None:
+            self._error = error
+        if self._transport is not None:
+            self._transport.abort()
+
+    def pause_reading(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    # -- called by the owner ------------------------------------------------------------------------------
+
+    @property
+    def tls_version(self) -> str:
+        """Version of TLS, e.g. TLSv1.3; empty on a plain line."""
+        tls = None if self._transport is None else self._transport.get_extra_info("ssl_object")
+        return tls.version() or "" if tls is not None else ""
+
+    def count_received(self) -> None:
+        if self.is_tls or self._has_fin or self._transport is None:
+            return
+        peer = self._transport.get_extra_info("socket")
+        try:
+            info = peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RECEIVED_OFFSET + _RECEIVED.size)
+        except OSError:  # closed under us: the last reading stands
+            return
+        if len(info) == _RECEIVED_OFFSET + _RECEIVED.size:
+            received = _RECEIVED.unpack_from(info, _RECEIVED_OFFSET)[0]
+            self._setup.received.value += received - self._received_bytes
+            self._received_bytes = received
+
+    def _count_and_deliver(self, data: bytes) -> None:
+        self._setup.received.value += len(data)
+        self._setup.deliver(data)
+
+
+async def open_stream(
+    setup: LineSetup,
+    host: str,
+    port: int,
+    *,
+    context: ssl.SSLContext | None = None,
+    server_name: str = "",
+    handshake_s: float = 0.0,
+) -> StreamLine:
+    """A connected line; with a context, its handshake is done.
+
+    raises OSError - as the operating system or `ssl` words it; the caller knows what it means
+    """
+    loop = asyncio.get_running_loop()
+    line = StreamLine(setup, is_tls=context is not None)
+    if context is None:
+        await loop.create_connection(lambda: line, host, port)
+        return line
+    await loop.create_connection(
+        lambda: line,
+        host,
+        port,
+        ssl=context,
+        server_hostname=server_name or host,
+        ssl_handshake_timeout=handshake_s,
+        ssl_shutdown_timeout=CLOSE_FLUSH_S,
+    )
+    return line
