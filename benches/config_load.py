@@ -15,8 +15,10 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import cast
 
 from framegate.config import check_plugins, load_tables
+from framegate.contract.driver import Driver
 from framegate.contract.plugin import Manifest, RoleEntry
 
 SIZES = (10_000, 100_000)
@@ -58,7 +60,7 @@ def measure(folder: Path, rows: int) -> dict[str, float]:
     tables = load_tables(folder, plugins)
     loaded = time.process_time()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    check_plugins(tables, lambda _: _Driver())
+    check_plugins(tables, lambda _: cast(Driver, _Driver()))
     checked = time.process_time()
     gc.collect()
     assert len(tables.variables) == rows

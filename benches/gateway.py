@@ -114,9 +114,7 @@ def write_tables(home: Path, case: Case, farm_port: int, broker_port: int, metri
 def scrape(port: int) -> dict[str, float]:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as reply:
         text = reply.read().decode()
-    return {
-        match[1]: float(match[2]) for match in re.finditer(r"^(edge_[^ #]+) ([0-9.e+-]+|NaN)$", text, re.MULTILINE)
-    }
+    return {match[1]: float(match[2]) for match in re.finditer(r"^(edge_[^ #]+) ([0-9.e+-]+|NaN)$", text, re.MULTILINE)}
 
 
 def total(samples: dict[str, float], name: str) -> float:

@@ -1,0 +1,4 @@
+"""The gateway as a whole: the only layer that knows all the others.
+
+`home` is the folder on disk, `wiring` connects the layers, `health` answers what is going on.
+"""
