@@ -1,0 +1,170 @@
+"""The face of a running gateway: what may be asked of it from outside, as plain frozen records.
+
+`gateway/health.py` fills these in; `ops/` carries them over the control socket and to probes; `cli/` draws them.
+Records only: no I/O, no formatting, no history. Rates are made by whoever compares two records.
+
+Times are int64 ns UTC, 0 = never. Texts of errors follow the house rule: what, where, why, next step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from framegate.contract.frame import Access, Value
+from framegate.observe.metrics import Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceHealth:
+    """One row of drivers.yml and its slot.
+
+    state          as the lifecycle table names it: "active", "backoff", ...
+    last_good_ns   last scan that was answered
+    scan_ms        moving mean duration of a scan
+    scans_skipped  periods that passed unread: back-off, quarantine, or a full bus
+    error, hint    why it does not deliver and what to do next; "" while all is well
+    """
+
+    name: str
+    plugin: str
+    endpoint: str
+    state: str
+    since_ns: int
+    last_good_ns: int
+    scan_ms: float
+    scans_ok: int
+    scans_failed: int
+    scans_skipped: int
+    rows: int
+    tags: int
+    reconnects: int
+    error: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectorHealth:
+    """One row of the connectors and its outbox.
+
+    rows                  rows acknowledged by the remote since start
+    lag_rows              rows between the durable head and the acknowledged position
+    latency_p50_ms, _p99  from the moment the gateway took a row to its acknowledgement; 0.0 before the first
+    refused               messages the remote will never take
+    """
+
+    name: str
+    plugin: str
+    endpoint: str
+    encoding: str
+    state: str
+    since_ns: int
+    last_ack_ns: int
+    rows: int
+    lag_rows: int
+    latency_p50_ms: float
+    latency_p99_ms: float
+    reconnects: int
+    refused: int
+    error: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class BusHealth:
+    """rows accepted since start; ring: rows accepted and not yet durable, and how many fit."""
+
+    rows: int
+    ring_rows: int
+    ring_rows_max: int
+    is_paused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WalHealth:
+    """The durable log.
+
+    head, durable  last position accepted, last position that survives a power cut
+    bytes_max      retention limit; bytes / bytes_max is the fill that `edge top` draws
+    gaps           gaps that were ever written; rows_dropped: rows that they stand for
+    error          why the log does not accept rows; "" while it does
+    """
+
+    state: str
+    head: int
+    durable: int
+    bytes: int
+    bytes_max: int
+    bytes_free: int
+    gaps: int
+    rows_dropped: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayHealth:
+    """Everything `edge top` shows, taken at one moment.
+
+    now_ns    wall time of the record
+    cpu_s     CPU time of the process since its start, user and system
+    problem   why the gateway cannot take and keep rows now ("" = ready); a silent device is no such problem
+    """
+
+    name: str
+    tenant: str
+    version: str
+    pid: int
+    started_ns: int
+    now_ns: int
+    cpu_s: float
+    rss_bytes: int
+    problem: str
+    devices: tuple[DeviceHealth, ...]
+    connectors: tuple[ConnectorHealth, ...]
+    bus: BusHealth
+    wal: WalHealth
+
+
+@dataclass(frozen=True, slots=True)
+class TagRow:
+    """One tag and its latest value.
+
+    value                      None when its quality is Bad, or when it was never read
+    quality                    StatusCode; BadWaitingForInitialData when it was never read
+    source_time, gateway_time  0 when it was never read
+    """
+
+    id: int
+    name: str
+    device: str
+    type: str
+    unit: str
+    access: Access
+    value: Value
+    quality: int
+    source_time: int
+    gateway_time: int
+
+
+class GatewayFace(Protocol):
+    """What `ops` may ask of a gateway. Called on the loop; every answer is made at once and bounded."""
+
+    @property
+    def metrics(self) -> Metrics: ...
+
+    def health(self) -> GatewayHealth: ...
+
+    def find_tags(self, pattern: str, after: int, limit: int) -> Sequence[TagRow]:
+        """A page of tags in order of their ids.
+
+        pattern  shell pattern on the whole name ("pump3.*"); without *, ? and [ it is a prefix; "" is every tag
+        after    id of the last tag of the page before; 0 = from the start
+        limit    rows at most; fewer mean that the list has ended
+        """
+
+    def value(self, name: str) -> TagRow | None:
+        """One tag by its name; None if there is no such tag."""
+
+    def values(self, ids: Sequence[int]) -> Sequence[TagRow]:
+        """Tags by their ids, in that order; ids that do not exist are left out."""
