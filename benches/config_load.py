@@ -19,7 +19,7 @@ from typing import cast
 
 from framegate.config import check_plugins, load_tables
 from framegate.contract.driver import Driver
-from framegate.contract.plugin import Manifest, RoleEntry
+from framegate.contract.plugin import Manifest, Role, RoleEntry
 
 SIZES = (10_000, 100_000)
 TAGS_PER_DEVICE = 250
@@ -54,7 +54,7 @@ def resident_mib() -> float:
 
 def measure(folder: Path, rows: int) -> dict[str, float]:
     schema = {"type": "object", "properties": {"unit": {"type": "integer"}}, "$defs": {"tag": TAG_SCHEMA}}
-    roles = {"driver": RoleEntry("", schema, ("tcp",))}
+    roles: dict[Role, RoleEntry] = {"driver": RoleEntry("", schema, ("tcp",))}
     plugins = {"modbus": Manifest("modbus", 1, "1", "", Path(), roles, ())}
     before, started = resident_mib(), time.process_time()
     tables = load_tables(folder, plugins)

@@ -39,9 +39,14 @@ class Finding(NamedTuple):
 
 
 def findings_of(check: Check, value: Any) -> Iterator[Finding]:
-    """Every mistake that the check finds in a value; paths begin at the value."""
+    """Every mistake that the check finds in a value, one per wrong value; paths begin at the value."""
+    told: Path | None = None
     for error in check.errors(value):
-        yield from _explain(error, check.schema)
+        for finding in _explain(error, check.schema):
+            is_again = finding.path == told and finding.code not in {"E1106", "E1107"}
+            told = finding.path
+            if not is_again:
+                yield finding
 
 
 def suggestion(wrong: Any, allowed: Iterable[Any]) -> str:
@@ -120,17 +125,28 @@ def _not_listed(error: jsonschema_rs.ValidationError, rule: Mapping[str, Any]) -
 
 def _wrong_type(error: jsonschema_rs.ValidationError, rule: Mapping[str, Any]) -> str:
     value, wanted = error.instance, error.kind.value
-    said = rule.get("patternErrorMessage", rule.get("errorMessage"))
+    kinds = " or ".join(_KINDS.get(kind, kind) for kind in wanted)
     if value is None:
-        return f"nothing stands here; it takes {' or '.join(_KINDS.get(kind, kind) for kind in wanted)}"
-    if said is not None:
-        return f"{shown(value)} {said}"
-    text = f"{shown(value)} is not {' or '.join(_KINDS.get(kind, kind) for kind in wanted)}"
+        takes = f"one of {listed(rule['enum'])}" if "enum" in rule else kinds
+        return f"nothing stands here; it takes {takes}"
+    in_quotes = shown(value)
+    if "pattern" in rule and not _fits(in_quotes, rule):
+        return f"{in_quotes} {rule.get('patternErrorMessage', f'is not {kinds}')}"
+    if "errorMessage" in rule:
+        return f"{in_quotes} {rule['errorMessage']}"
+    text = f"{in_quotes} is not {kinds}"
     if "string" in wanted and isinstance(value, bool | int | float):
-        text += f'; put quotes around it: "{shown(value)}"'
+        text += "; put quotes around it"
+        if not isinstance(value, float):  # 1.10 has become 1.1 already
+            text += f': "{in_quotes}"'
     elif isinstance(value, str) and {"integer", "number"} & set(wanted) and _is_number(value):
         text += "; write it as a decimal number without quotes"
     return text
+
+
+def _fits(text: str, rule: Mapping[str, Any]) -> bool:
+    """Whether the value would do if only it were text."""
+    return bool(jsonschema_rs.is_valid({"pattern": rule["pattern"]}, text))
 
 
 def _is_number(text: str) -> bool:

@@ -169,7 +169,7 @@ def _line(problem: PlacedProblem) -> str:
 
 def _key(path: Path) -> str:
     """The part of a path that a reader of the line wants: without the section, without the row's number."""
-    steps = path[1:] if path and path[0] in _SECTIONS else path
+    steps = path[1:] if len(path) > 1 and path[0] in _SECTIONS else path
     if steps and isinstance(steps[0], int):
         steps = steps[1:]
     return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).removeprefix(".")

@@ -16,6 +16,7 @@ from framegate.config.rows import ConnectorRow, DriverRow
 from framegate.config.schema import options_check
 from framegate.contract.frame import Kind, ValueType
 from framegate.contract.plugin import Manifest, Role, RoleEntry
+from framegate.endpoint.url import SCHEMES
 
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}?|\}")
 _TOPIC_WORDS = ("tenant", "gateway", "connector", "device", "tag")
@@ -80,10 +81,10 @@ class RowReferences:
             return
         raw = self._check_endpoint_name(section, row)
         url = raw.get("url") if isinstance(raw, Mapping) else None
-        scheme = url.partition("://")[0] if isinstance(url, str) and "://" in url else ""
+        scheme = url.partition("://")[0] if isinstance(url, str) else ""
         # TLS carries the same bytes as TCP, and a memory line stands in for any line in tests.
         fits = scheme.removeprefix("tls+") in entry.endpoint or scheme in entry.endpoint or scheme == "memory"
-        if scheme and not fits:
+        if scheme in SCHEMES and not fits:
             text = f"{row.endpoint} is a {scheme} endpoint; plugin {row.plugin} connects by {listed(entry.endpoint)}"
             self._problems.add("drivers", (*path, "endpoint"), "E1115", text)
 

@@ -55,12 +55,13 @@ def parse_bytes(text: object) -> int:
 
 
 def duration_text(seconds: float) -> str:
-    """The shortest text for a duration: 0.1 -> `100ms`, 86400 -> `1d`."""
+    """The shortest text for a duration of whole milliseconds: 0.1 -> `100ms`, 86400 -> `1d`."""
+    milliseconds = round(seconds * 1000)
     for unit in ("d", "h", "m", "s"):
-        whole = Fraction(seconds).limit_denominator(10**9) / _SECONDS[unit]
-        if seconds and whole.denominator == 1:
+        whole, rest = divmod(milliseconds, int(1000 * _SECONDS[unit]))
+        if milliseconds and not rest:
             return f"{whole}{unit}"
-    return f"{seconds * 1000:g}ms"
+    return f"{milliseconds}ms"
 
 
 def bytes_text(size: int) -> str:

@@ -26,6 +26,8 @@ NESTING_MAX = 32
 """Levels of mappings and lists inside each other."""
 ALIAS_NODES_MAX = 100_000
 """Nodes that all aliases of a table may stand for, once expanded."""
+FLAWS_MAX = 1_000
+"""Duplicate keys after which reading ends."""
 
 Path: TypeAlias = tuple[str | int, ...]
 
@@ -36,7 +38,10 @@ _WORDS: dict[str, Any] = {
 }
 _NUMBER_STARTS = frozenset("-+.0123456789")
 _INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,19})").fullmatch
-_NUMBER = re.compile(r"[-+]?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?").fullmatch
+_EXPONENT = r"[eE][-+]?[0-9]+"
+_NUMBER = re.compile(
+    rf"[-+]?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*(?:{_EXPONENT})?|{_EXPONENT})|\.[0-9]+(?:{_EXPONENT})?)"
+).fullmatch
 _TEXT_TAGS = (None, "!", "tag:yaml.org,2002:str")
 _WIDE_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
@@ -181,6 +186,10 @@ class _Builder:
             path = (*self._path(), key)
             text = f"{key} stands twice; keep one of them"
             self.document.flaws.append(Flaw(*_place(event), "E1105", text, path))
+            if len(self.document.flaws) == FLAWS_MAX:
+                raise _stop(event, f"{FLAWS_MAX:,} keys stand twice; the rest of the table was not read")
+        elif key == "<<" and not event.style:
+            self.document.flaws.append(Flaw(*_place(event), "E1103", "YAML 1.2 has no merge keys; write the keys out"))
         if event.anchor is not None:
             self.anchors[event.anchor] = (key, 1)
         self.key = key
@@ -273,6 +282,8 @@ def _flaw_of(error: yaml.MarkedYAMLError, data: bytes) -> Flaw:
         said = "a tab indents this line; YAML wants spaces"
     elif "mapping values are not allowed" in said:
         said = "a second `: ` in one value, or a line indented too far; put quotes around a text that holds `: `"
+    elif "escape character" in said:
+        said = "a backslash in double quotes begins an escape; double it, or use single quotes"
     elif "cannot start any token" in said:
         said = f"a value cannot start with {rest[:1]}; put quotes around it"
     elif error.context and error.context_mark is not None and error.context_mark.line != line:
