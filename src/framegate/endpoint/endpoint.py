@@ -135,7 +135,8 @@ def endpoint_from_row(name: str, row: Mapping[str, object], base: Path) -> Endpo
     reader = _Row(("endpoints", name), row)
     keys = ("url", "tls", "credentials", "connect_timeout", "write_buffer", "connections", "capture", "rate_limit")
     reader.refuse_unknown(keys)
-    url = reader.take("url", _url, EndpointUrl("tcp"))
+    # A url that cannot be read must not make its tls section wrong as well.
+    url = reader.take("url", _url, EndpointUrl("tls+tcp" if "tls" in row else "tcp"))
     if row.get("url") is None:
         reader.wrong("url", "is missing; write e.g. url: tcp://192.168.0.10:502")
     endpoint = Endpoint(

@@ -21,7 +21,7 @@ from framegate.endpoint.listener import CLIENTS_MAX, Listener
 from framegate.endpoint.memory import bind_memory
 from framegate.endpoint.serial import open_serial
 from framegate.endpoint.tcp import StreamLine
-from framegate.endpoint.udp import DatagramServer
+from framegate.endpoint.udp import DatagramServer, bind_udp
 from framegate.endpoint.url import EndpointUrl, parse_url
 
 HANDSHAKE_S = 5.0
@@ -77,7 +77,6 @@ async def _listen_tcp(listener: Listener, address: EndpointUrl, tls: ssl.SSLCont
 
 
 async def _listen_udp(listener: Listener, address: EndpointUrl) -> None:
-    transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
-        lambda: DatagramServer(listener.admit, listener.clients_max), local_addr=(address.host, address.port or 0)
-    )
+    server = DatagramServer(listener.admit, listener.clients_max)
+    transport = await bind_udp(server, address.host, address.port or 0)
     listener.started(transport.close, transport.get_extra_info("sockname")[1])

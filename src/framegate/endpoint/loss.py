@@ -22,7 +22,7 @@ _REASONS = {
     "E2030": "backlog", "E2031": "closed_here", "E2032": "memory", "E2033": "tables",
 }  # fmt: skip
 _UNREACHABLE = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN, errno.EADDRNOTAVAIL}
-_ERRNO = re.compile(r"\[Errno (\d+)\]")
+_ERRNO = re.compile(r"\[Errno (\d+)\]|\((\d+), ")
 _VERSION_REASONS = {"TLSV1_ALERT_PROTOCOL_VERSION", "UNSUPPORTED_PROTOCOL", "NO_PROTOCOLS_AVAILABLE", "VERSION_TOO_LOW"}
 _NOT_TLS_REASONS = {
     "WRONG_VERSION_NUMBER",
@@ -102,30 +102,22 @@ def tls_refusal(where: str, error: OSError, minimum: str) -> NotConnected:
     if isinstance(error, ssl.SSLCertVerificationError):
         return _lost("E2024", where, f"the remote's certificate is not accepted: {_certificate_words(error)}")
     if kind is TlsFailure.CLIENT_CERTIFICATE:
-        return _lost(
-            "E2026",
-            where,
-            f"the remote does not accept the gateway's certificate ({_words(error)}); "
-            "set tls.cert and tls.key to one it trusts",
-        )
+        hint = "set tls.cert and tls.key to a pair that it trusts"
+        return _lost("E2026", where, f"the remote does not accept the gateway's certificate ({_words(error)}); {hint}")
     if kind is TlsFailure.VERSION:
         hint = "set tls.min to 1.2 or update the remote" if minimum == "1.3" else "update the remote"
         return _lost("E2025", where, f"the remote offers no TLS {minimum} or later; {hint}")
+    return _lost("E2025", where, _handshake_words(kind, error))
+
+
+def _handshake_words(kind: TlsFailure, error: OSError) -> str:
     if isinstance(error, ConnectionAbortedError):  # the loop's word for a handshake over its deadline
-        return _lost(
-            "E2025", where, "the remote did not answer the TLS handshake in time; check that the port speaks TLS"
-        )
+        return "the remote did not answer the TLS handshake in time; check that the port speaks TLS"
+    if not isinstance(error, ssl.SSLError) or isinstance(error, ssl.SSLEOFError):
+        return "the remote hung up during the TLS handshake; it may speak no TLS here, or want a client certificate"
     if kind is TlsFailure.NOT_TLS:
-        return _lost(
-            "E2025",
-            where,
-            f"the remote does not speak TLS on this port ({_words(error)}); check the port, or use tcp://",
-        )
-    return _lost(
-        "E2025",
-        where,
-        f"the TLS handshake failed ({_words(error)}); the remote may want a client certificate or other ciphers",
-    )
+        return f"the remote does not speak TLS on this port ({_words(error)}); check the port, or use tcp://"
+    return f"the TLS handshake failed ({_words(error)}); the remote may want a client certificate or other ciphers"
 
 
 def line_loss(where: str, error: Exception | None) -> NotConnected:
@@ -153,19 +145,25 @@ def backlog(where: str, bytes_max: int) -> NotConnected:
     )
 
 
+def over_rate(where: str, bytes_max: int) -> NotConnected:
+    text = f"rate_limit holds back more than {bytes_max} bytes; raise rate_limit, or send less over this endpoint"
+    return _lost("E2030", where, text)
+
+
 def closed_here(where: str) -> NotConnected:
     return _lost("E2031", where, "the gateway closed the connection; it opens again on demand")
 
 
 def serial_failure(where: str, error: OSError) -> NotConnected:
     """Why a serial port could not be opened, or broke."""
-    if error.errno == errno.ENOENT:
+    number = _errno_of(error)
+    if number == errno.ENOENT:
         hint = "the device does not exist; check the plug, or use a stable name from /dev/serial/by-id"
-    elif error.errno == errno.EACCES:
+    elif number == errno.EACCES:
         hint = "no permission; add the gateway's user to the group that owns the device (often dialout)"
-    elif error.errno in {errno.EAGAIN, errno.EBUSY}:
+    elif number in {errno.EAGAIN, errno.EBUSY}:
         hint = "another program, or another row of endpoints.yml, holds the port; give it one owner"
-    elif error.errno in {errno.ENOTTY, errno.EINVAL}:
+    elif number in {errno.ENOTTY, errno.EINVAL}:
         hint = f"the device is no serial port, or cannot work with these settings ({_words(error)})"
     else:
         hint = f"the adapter is gone or broken ({_words(error)}); check plug and cable"
@@ -204,11 +202,11 @@ def _words(error: OSError) -> str:
 
 
 def _errno_of(error: OSError) -> int:
-    """Event loops fold several failed addresses into one OSError without errno: the first one's is in the text."""
+    """Event loops fold several failed addresses into one error, pyserial wraps errors: then the text has the number."""
     if error.errno:
         return error.errno
     match = _ERRNO.search(str(error))
-    return int(match[1]) if match else 0
+    return int(match[1] or match[2]) if match else 0
 
 
 def _lost(code: str, where: str, text: str) -> NotConnected:

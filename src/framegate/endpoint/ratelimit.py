@@ -12,7 +12,7 @@ from collections import deque
 from framegate.contract.errors import NotConnected
 from framegate.contract.ports import Clock, Session
 from framegate.endpoint.line import Between
-from framegate.endpoint.loss import backlog
+from framegate.endpoint.loss import over_rate
 
 
 class Budget:
@@ -54,7 +54,7 @@ class RateLimit(Between):
         self._queue.append(data)
         self._queue_bytes += len(data)
         if self.write_pending() > self._queue_bytes_max:
-            self.abort(backlog(self.url, self._queue_bytes_max))
+            self.abort(over_rate(self.url, self._queue_bytes_max))
 
     def write_pending(self) -> int:
         return self._queue_bytes + self.line.write_pending()

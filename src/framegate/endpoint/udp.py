@@ -8,8 +8,9 @@ been silent longest makes room, because datagrams carry no goodbye.
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 from framegate.contract.errors import NotConnected
 from framegate.endpoint.line import BaseLine, LineSetup
@@ -109,7 +110,9 @@ class DatagramServer(asyncio.DatagramProtocol):
         line = self._lines.pop(addr, None)
         if line is None or line.is_closing:
             while len(self._lines) >= self._clients_max:
-                self._lines.pop(next(iter(self._lines))).close()
+                longest_silent = self._lines.pop(next(iter(self._lines)))
+                longest_silent.close()
+                longest_silent.end(None)
             line = _ServerLine(self._admit(f"{addr[0]}:{addr[1]}"), self._transport, addr)
         self._lines[addr] = line
         line.take(data)
@@ -137,5 +140,30 @@ async def open_udp(setup: LineSetup, host: str, port: int) -> DatagramClient:
     raises OSError - no such host, or no route
     """
     line = DatagramClient(setup)
-    await asyncio.get_running_loop().create_datagram_endpoint(lambda: line, remote_addr=(host, port))
+    endpoint = await _socket(host, port, socket.socket.connect)
+    await asyncio.get_running_loop().create_datagram_endpoint(lambda: line, sock=endpoint)
     return line
+
+
+async def bind_udp(server: DatagramServer, host: str, port: int) -> asyncio.DatagramTransport:
+    """A bound socket that feeds the server.
+
+    raises OSError - the address is taken, or not ours
+    """
+    endpoint = await _socket(host, port, socket.socket.bind)
+    transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(lambda: server, sock=endpoint)
+    return transport
+
+
+async def _socket(host: str, port: int, attach: Callable[[socket.socket, Any], None]) -> socket.socket:
+    """A socket attached to the first address of a host; made here because uvloop leaks its own when that fails."""
+    loop = asyncio.get_running_loop()
+    family, kind, protocol, _, address = (await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM))[0]
+    endpoint = socket.socket(family, kind, protocol)
+    try:
+        endpoint.setblocking(False)
+        attach(endpoint, address)
+    except OSError:
+        endpoint.close()
+        raise
+    return endpoint
