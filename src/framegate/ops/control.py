@@ -1,0 +1,180 @@
+"""The control socket of a running gateway: what `edge tags`, `edge top` and their kin talk to.
+
+    server = await serve(face, home / "run" / "edge.sock")
+    ...
+    await server.close()
+
+Read-only: health, tags in pages, one tag, a watch on a window of tags. Whoever may enter the gateway's home may ask
+(docs/decisions/0003); everything is bounded: bytes of a line, clients, tags, time to read an answer. Message
+forms are in message.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from framegate.contract.errors import DeviceRefused, FrameBroken, GatewayError
+from framegate.contract.quality import Quality
+from framegate.observe.face import GatewayFace, TagRow
+from framegate.ops.message import (
+    REQUEST_BYTES_MAX,
+    TAGS_PER_PAGE_MAX,
+    WATCH_ALIVE_S,
+    WATCH_INTERVAL_S,
+    WATCHED_TAGS_MAX,
+    decode,
+    encode,
+)
+from framegate.ops.socket_file import listening_socket
+
+CLIENTS_MAX = 16
+REQUEST_WAIT_S = 60.0
+"""A client that asks nothing for so long is let go."""
+REPLY_WAIT_S = 10.0
+"""A client that does not read its answer for so long is cut."""
+
+
+async def serve(face: GatewayFace, path: Path) -> ControlServer:
+    """Listen at a path; raises Misconfigured E4012."""
+    server = ControlServer(face, path)
+    await server.start()
+    return server
+
+
+class ControlServer:
+    """One listening socket and its clients."""
+
+    def __init__(self, face: GatewayFace, path: Path) -> None:
+        self.path = path
+        self._face = face
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        listener = listening_socket(self.path)
+        self._server = await asyncio.start_unix_server(self._connected, sock=listener, limit=REQUEST_BYTES_MAX)
+
+    async def close(self) -> None:
+        """Stop listening, let every client go, remove the file. Idempotent."""
+        if self._server is None:
+            return
+        self._server.close()
+        self._server = None
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        with contextlib.suppress(FileNotFoundError):
+            self.path.unlink()
+
+    @property
+    def clients(self) -> int:
+        return len(self._tasks)
+
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(self._tasks) >= CLIENTS_MAX:
+            text = f"control socket: {CLIENTS_MAX} clients are connected already; close one of them"
+            writer.write(encode({"ok": False, "code": "E4015", "text": text}))
+            writer.close()
+            return
+        task = asyncio.get_running_loop().create_task(self._converse(reader, writer), name="control-client")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.set_write_buffer_limits(high=0)  # so that drain() means: the client has taken everything
+        try:
+            while True:
+                async with asyncio.timeout(REQUEST_WAIT_S):
+                    line = await reader.readline()
+                if not line.endswith(b"\n"):
+                    return
+                if not await self._answer(line, writer):
+                    return
+        except (TimeoutError, ConnectionError):
+            writer.transport.abort()
+        except ValueError:  # StreamReader's word for a line beyond its limit
+            text = f"control socket: a request has more than {REQUEST_BYTES_MAX} bytes; ask for fewer tags at a time"
+            writer.write(encode({"ok": False, "code": "E4013", "text": text}))
+        finally:
+            writer.close()
+
+    async def _answer(self, line: bytes, writer: asyncio.StreamWriter) -> bool:
+        """Answer one request; False when the conversation is over."""
+        try:
+            request = decode(line)
+            if request.get("op") == "watch":
+                await self._watch(_ids(request), writer)
+                return False
+            reply = self._reply(request)
+        except GatewayError as error:
+            reply = {"ok": False, "code": error.stable_code, "text": error.text}
+        await _send(writer, reply)
+        return True
+
+    def _reply(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        match request.get("op"):
+            case "health":
+                return {"ok": True, "health": self._face.health()}
+            case "tags":
+                rows = self._face.find_tags(
+                    _text(request, "pattern", ""),
+                    _number(request, "after", 0, 1 << 31),
+                    _number(request, "limit", 100, TAGS_PER_PAGE_MAX),
+                )
+                return {"ok": True, "rows": rows}
+            case "get":
+                return {"ok": True, "row": self._tag(_text(request, "tag", ""))}
+            case other:
+                raise FrameBroken(f"control socket: no op {other!r}; one of health, tags, get, watch", code="E4013")
+
+    def _tag(self, name: str) -> TagRow:
+        row = self._face.value(name)
+        if row is None:
+            text = f"tag {name}: no such tag; `edge tags ls` lists them"
+            raise DeviceRefused(text, code="E4014", quality=Quality.BAD_NODE_ID_UNKNOWN)
+        return row
+
+    async def _watch(self, ids: Sequence[int], writer: asyncio.StreamWriter) -> None:
+        """Send rows that changed until the client leaves; a slow client gets fewer, newer rows."""
+        seen: dict[int, tuple[int, int]] = {}
+        loop = asyncio.get_running_loop()
+        sent_at = 0.0
+        while not writer.is_closing():
+            rows = [row for row in self._face.values(ids) if seen.get(row.id) != (row.gateway_time, row.source_time)]
+            if rows or loop.time() - sent_at >= WATCH_ALIVE_S:
+                await _send(writer, {"ok": True, "rows": rows})
+                sent_at = loop.time()
+                seen.update((row.id, (row.gateway_time, row.source_time)) for row in rows)
+            await asyncio.sleep(WATCH_INTERVAL_S)
+
+
+async def _send(writer: asyncio.StreamWriter, reply: object) -> None:
+    writer.write(encode(reply))
+    async with asyncio.timeout(REPLY_WAIT_S):
+        await writer.drain()
+
+
+def _text(request: Mapping[str, Any], key: str, default: str) -> str:
+    value = request.get(key, default)
+    if not isinstance(value, str):
+        raise FrameBroken(f"control socket: {key} is to be a text", code="E4013")
+    return value
+
+
+def _number(request: Mapping[str, Any], key: str, default: int, largest: int) -> int:
+    value = request.get(key, default)
+    if not isinstance(value, int) or not 0 <= value <= largest:
+        raise FrameBroken(f"control socket: {key} is to be a number from 0 to {largest}", code="E4013")
+    return value
+
+
+def _ids(request: Mapping[str, Any]) -> list[int]:
+    ids = request.get("ids")
+    if not isinstance(ids, list) or len(ids) > WATCHED_TAGS_MAX or not all(isinstance(item, int) for item in ids):
+        text = f"control socket: ids is to be a list of at most {WATCHED_TAGS_MAX} tag ids"
+        raise FrameBroken(text, code="E4013")
+    return ids

@@ -1,0 +1,85 @@
+"""Messages on the control socket: one JSON object per line, both ways. Pure.
+
+    request   {"op": "tags", "pattern": "pump3.*", "after": 0, "limit": 200}
+    reply     {"ok": true, "rows": [...]}  or  {"ok": false, "code": "E4014", "text": "..."}
+
+Keys are only ever added; a reader ignores what it does not know. Values of type bytes travel as base64 text, a
+number that JSON does not have (NaN, infinity) as null.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, TypeVar
+
+import orjson
+
+from framegate.contract.errors import FrameBroken
+from framegate.observe.face import BusHealth, ConnectorHealth, DeviceHealth, GatewayHealth, TagRow, WalHealth
+
+REQUEST_BYTES_MAX = 64 * 1024
+REPLY_BYTES_MAX = 16 * 1024 * 1024
+TAGS_PER_PAGE_MAX = 500
+WATCHED_TAGS_MAX = 500
+WATCH_INTERVAL_S = 0.2
+"""Changes of watched tags go out at 5 Hz at most; between two sends the newest value wins."""
+WATCH_ALIVE_S = 2.0
+"""A watch without changes sends an empty list this often, so that silence means trouble."""
+
+R = TypeVar("R")
+
+
+def encode(message: object) -> bytes:
+    """One line; records become objects."""
+    return orjson.dumps(message, default=_as_text, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def decode(line: bytes) -> dict[str, Any]:
+    """The object of one line; raises FrameBroken E4013."""
+    try:
+        message = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        raise FrameBroken(
+            f"control socket: the line is no JSON ({error}); send one object per line", code="E4013"
+        ) from (error)
+    if not isinstance(message, dict):
+        raise FrameBroken("control socket: the line holds no JSON object; send one object per line", code="E4013")
+    return message
+
+
+def health_from(message: Mapping[str, Any]) -> GatewayHealth:
+    """The record a `health` reply carries; raises FrameBroken E4013 where a field is missing."""
+    row = dict(message)
+    try:
+        row["devices"] = tuple(_record(DeviceHealth, device) for device in row["devices"])
+        row["connectors"] = tuple(_record(ConnectorHealth, connector) for connector in row["connectors"])
+        row["bus"] = _record(BusHealth, row["bus"])
+        row["wal"] = _record(WalHealth, row["wal"])
+        return _record(GatewayHealth, row)
+    except (KeyError, TypeError) as error:
+        raise _other_version(error) from error
+
+
+def tag_from(message: Mapping[str, Any]) -> TagRow:
+    """The record of one tag; raises FrameBroken E4013 where a field is missing."""
+    try:
+        return _record(TagRow, message)
+    except (KeyError, TypeError) as error:
+        raise _other_version(error) from error
+
+
+def _record(record: type[R], row: Mapping[str, Any]) -> R:
+    return record(**{field.name: row[field.name] for field in fields(record)})  # type: ignore[arg-type]
+
+
+def _other_version(error: Exception) -> FrameBroken:
+    text = f"control socket: the gateway's answer lacks {error}; it runs another version: restart it, or use its `edge`"
+    return FrameBroken(text, code="E4013")
+
+
+def _as_text(value: object) -> str:
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    raise TypeError(f"{type(value).__name__} has no place in a message")

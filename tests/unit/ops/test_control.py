@@ -1,0 +1,209 @@
+"""The control socket: both ends together, and hostile clients against the server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import stat
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from framegate.contract.errors import Busy, DeviceRefused, GatewayError, Misconfigured, NotConnected
+from framegate.ops.client import ControlClient
+from framegate.ops.control import CLIENTS_MAX, ControlServer, serve
+from framegate.ops.message import REQUEST_BYTES_MAX, WATCHED_TAGS_MAX
+
+T = TypeVar("T")
+
+
+@pytest.fixture
+async def server(face: Any, tmp_path: Path) -> AsyncIterator[ControlServer]:
+    (tmp_path / "run").mkdir()
+    server = await serve(face, tmp_path / "run" / "edge.sock")
+    yield server
+    await server.close()
+
+
+async def ask(server: ControlServer, question: Callable[[ControlClient], T]) -> T:
+    """Run the blocking client in a thread, beside the server."""
+
+    def talk() -> T:
+        with ControlClient(server.path) as client:
+            return question(client)
+
+    return await asyncio.to_thread(talk)
+
+
+async def raw(server: ControlServer, line: bytes) -> dict[str, Any]:
+    reader, writer = await asyncio.open_unix_connection(server.path)
+    try:
+        writer.write(line)
+        async with asyncio.timeout(5):
+            return json.loads(await reader.readline())  # type: ignore[no-any-return]
+    finally:
+        writer.close()
+
+
+async def test_health_over_the_socket_is_the_same_record(server: ControlServer, face: Any) -> None:
+    assert await ask(server, lambda client: client.health()) == face.record
+
+
+async def test_tags_beyond_a_page_arrive_whole_and_in_order(server: ControlServer, face: Any) -> None:
+    face.rows = [type(face.rows[0])(**{**_fields(face.rows[0]), "id": n, "name": f"x{n}"}) for n in range(1, 1_203)]
+    rows = await ask(server, lambda client: list(client.tags("", 10_000)))
+    assert [row.id for row in rows] == list(range(1, 1_203))
+    assert len(await ask(server, lambda client: list(client.tags("", 501)))) == 501
+
+
+async def test_tags_with_a_pattern_filters(server: ControlServer) -> None:
+    rows = await ask(server, lambda client: list(client.tags("t1?", 100)))
+    assert [row.name for row in rows] == [f"t1{n}" for n in range(10)]
+
+
+async def test_get_of_an_unknown_tag_names_it(server: ControlServer) -> None:
+    with pytest.raises(DeviceRefused, match=r"E4014 tag nix: no such tag"):
+        await ask(server, lambda client: client.get("nix"))
+
+
+async def test_get_carries_bytes_as_base64_and_nan_as_null(server: ControlServer, face: Any) -> None:
+    face.rows = [type(face.rows[0])(**{**_fields(face.rows[0]), "value": value, "name": name})
+                 for name, value in (("blob", b"\x00\xff"), ("nan", float("nan")))]  # fmt: skip
+    assert (await ask(server, lambda client: client.get("blob"))).value == "AP8="
+    assert (await ask(server, lambda client: client.get("nan"))).value is None
+
+
+async def test_watch_sends_everything_once_then_changes_only(server: ControlServer, face: Any) -> None:
+    def two_lists(client: ControlClient) -> tuple[list[str], list[tuple[str, object]]]:
+        stream = client.watch([1, 2, 4])
+        first = [row.name for row in next(stream)]
+        loop.call_soon_threadsafe(face.change, "t2", 99.5)
+        for rows in stream:
+            if rows:
+                return first, [(row.name, row.value) for row in rows]
+        raise AssertionError
+
+    loop = asyncio.get_running_loop()
+    first, then = await ask(server, two_lists)
+    assert first == ["t1", "t2", "t4"]
+    assert then == [("t2", 99.5)]
+
+
+async def test_socket_file_is_for_its_owner_only_and_goes_with_the_server(server: ControlServer) -> None:
+    assert stat.S_IMODE(server.path.stat().st_mode) == 0o600
+    await server.close()
+    assert not server.path.exists()
+
+
+async def test_serve_over_a_dead_socket_replaces_it(face: Any, tmp_path: Path) -> None:
+    path = tmp_path / "edge.sock"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    server = await serve(face, path)
+    assert (await ask(server, lambda client: client.health())).name == "gw1"
+    await server.close()
+
+
+async def test_serve_where_a_file_lies_keeps_it_and_says_so(face: Any, tmp_path: Path) -> None:
+    path = tmp_path / "edge.sock"
+    path.write_text("precious")
+    with pytest.raises(Misconfigured, match="E4012 control socket"):
+        await serve(face, path)
+    assert path.read_text() == "precious"
+
+
+async def test_serve_in_a_deep_folder_works(face: Any, tmp_path: Path) -> None:
+    folder = tmp_path / ("deep" * 40)
+    folder.mkdir()
+    server = await serve(face, folder / "edge.sock")
+    assert (await ask(server, lambda client: client.health())).name == "gw1"
+    await server.close()
+
+
+def test_client_without_a_gateway_says_how_to_start_one(tmp_path: Path) -> None:
+    with pytest.raises(NotConnected, match=r"E4010 gateway in .*not running; start it with `edge run --home"):
+        ControlClient(tmp_path / "run" / "edge.sock")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"{\n",
+        b"[]\n",
+        b"\xff\xfe\n",
+        b'{"op": "reboot"}\n',
+        b'{"op": "tags", "limit": 501}\n',
+        b'{"op": "tags", "limit": "all"}\n',
+        b'{"op": "tags", "pattern": 7}\n',
+        b'{"op": "watch"}\n',
+        b'{"op": "watch", "ids": ["t1"]}\n',
+        b'{"op": "watch", "ids": [' + b"1," * WATCHED_TAGS_MAX + b"1]}\n",
+        b'{"op": "' + b"x" * (2 * REQUEST_BYTES_MAX) + b'"}\n',
+    ],
+)
+async def test_request_that_cannot_be_understood_is_refused_in_words(server: ControlServer, line: bytes) -> None:
+    reply = await raw(server, line)
+    assert (reply["ok"], reply["code"]) == (False, "E4013")
+    assert reply["text"].startswith("control socket: ")
+    assert (await ask(server, lambda client: client.health())).name == "gw1"
+
+
+async def test_clients_beyond_the_bound_are_told_to_come_back(server: ControlServer) -> None:
+    crowd = [await asyncio.open_unix_connection(server.path) for _ in range(CLIENTS_MAX)]
+    with pytest.raises(Busy, match="E4015"):
+        await ask(server, lambda client: client.health())
+    for _, writer in crowd:
+        writer.close()
+    await _until(lambda: server.clients == 0)
+    assert (await ask(server, lambda client: client.health())).name == "gw1"
+
+
+async def test_client_that_reads_nothing_is_cut(server: ControlServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("framegate.ops.control.REPLY_WAIT_S", 0.2)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.setblocking(False)
+        client.connect(str(server.path))
+        await _until(lambda: server.clients == 1)
+
+        async def shout() -> None:
+            while server.clients:
+                with_health = b'{"op":"tags","limit":500}\n' * 100
+                try:
+                    client.send(with_health)
+                except BlockingIOError:
+                    pass
+                except OSError:
+                    return
+                await asyncio.sleep(0)
+
+        async with asyncio.timeout(10):
+            await shout()
+        assert server.clients == 0
+
+
+async def test_close_with_clients_lets_them_go_at_once(face: Any, tmp_path: Path) -> None:
+    server = await serve(face, tmp_path / "edge.sock")
+    reader, writer = await asyncio.open_unix_connection(server.path)
+    writer.write(b'{"op": "watch", "ids": [1]}\n')
+    await reader.readline()
+    async with asyncio.timeout(1):
+        await server.close()
+        assert await reader.read() == b""
+    writer.close()
+
+
+def test_errors_of_the_socket_are_gateway_errors() -> None:
+    assert issubclass(NotConnected, GatewayError)
+
+
+def _fields(row: Any) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in row.__dataclass_fields__}
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110 - polls a plain fact
+            await asyncio.sleep(0.005)
