@@ -1,0 +1,241 @@
+"""One stretch of a driver's service: opened once, scanned and written until trouble ends it.
+
+The only code that awaits a driver's open, read and write; it runs in a task of its own, so that a driver that hangs
+or ignores cancellation can be left behind (`retire`). It has no timer: the scheduler wakes it through `due` and its
+deadline is swept, so a scan costs one future. What ends a shift is raised; what follows is the slot's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from math import inf
+
+from framegate.contract.command import Outcome
+from framegate.contract.driver import Driver, DriverContext
+from framegate.contract.errors import GatewayError, NoReply
+from framegate.contract.frame import Batch
+from framegate.contract.ports import Clock
+from framegate.runtime.account import Account
+from framegate.runtime.backoff import BACKOFF_MAX_S, Backoff
+from framegate.runtime.failure import Failure, failure_of
+from framegate.runtime.lane import WriteLane
+from framegate.runtime.lifecycle import Event, State
+from framegate.runtime.outlet import Outlet
+from framegate.runtime.scan import Scan
+from framegate.runtime.schedule import Alarm, Scheduler
+
+SILENT_SCANS_MAX = 3  # in a row, then quarantine
+OPEN_DEADLINE_S = 30.0  # backstop behind an endpoint's own connect_timeout
+WRITE_DEADLINE_S = 30.0  # backstop behind a driver's own time-outs
+WRITES_IN_A_ROW_MAX = 16  # then one waiting scan goes first: writes overtake reads, they do not starve them
+
+
+class Shift:
+    """A driver in service.
+
+    move   tells the slot what happened (OPENED, REPLIED, SILENT)
+    """
+
+    __slots__ = (
+        "_account",
+        "_alarm",
+        "_backoff",
+        "_clock",
+        "_driver",
+        "_due",
+        "_idle",
+        "_is_retired",
+        "_lane",
+        "_move",
+        "_outlet",
+        "_reading",
+        "_scans",
+        "_scheduler",
+        "_silent",
+        "_state",
+        "call",
+        "deadline",
+        "is_asking",
+    )
+
+    def __init__(
+        self,
+        driver: Driver,
+        scans: Sequence[Scan],
+        lane: WriteLane,
+        outlet: Outlet,
+        account: Account,
+        backoff: Backoff,
+        scheduler: Scheduler,
+        clock: Clock,
+        *,
+        move: Callable[[Event], State],
+    ) -> None:
+        self._driver = driver
+        self._scans = scans
+        self._lane = lane
+        self._outlet = outlet
+        self._account = account
+        self._backoff = backoff
+        self._scheduler = scheduler
+        self._clock = clock
+        self._move = move
+        self._state = State.INIT
+        self._due = 0  # bits of the scans that wait
+        self._reading = 0  # bit of the scan under way
+        self._silent = 0  # scans without a usable reply in a row
+        self._alarm: Alarm | None = None
+        self._idle: asyncio.Future[None] | None = None
+        self._is_retired = False
+        self.is_asking = False  # scans are taken; false: they are skipped and counted
+        self.call = ""  # the driver's verb under way
+        self.deadline = inf  # of that call
+
+    async def serve(self, context: DriverContext) -> None:
+        """Open, then scan and write for ever; ends by raising, or quietly once retired."""
+        try:
+            self._begin("open", OPEN_DEADLINE_S)
+            await self._driver.open(context)
+            self.deadline = inf
+            if self._is_retired:  # it came too late, and nobody else will close what it opened
+                await self._driver.close()
+                return
+            self._state = self._move(Event.OPENED)
+            self.is_asking = True
+            await self._loop()
+        finally:
+            self.retire()
+
+    def due(self, classes: int) -> None:
+        """These scans are due; one that still waits or runs is skipped, never queued twice."""
+        busy = (self._due | self._reading) & classes
+        if busy:
+            self._account.skipped(busy.bit_count(), "late")
+            classes ^= busy
+        self._due |= classes
+        self.wake()
+
+    def wake(self) -> None:
+        """There is something to do: a due scan, or an order in the write lane."""
+        idle = self._idle
+        if idle is not None and not idle.done():
+            idle.set_result(None)
+
+    def retire(self) -> None:
+        """Take no more scans and writes, and never again touch anything outside. Idempotent."""
+        if self._is_retired:
+            return
+        self._is_retired = True
+        self.is_asking = False
+        self._due = 0
+        self.deadline = inf
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._lane.refuse_all("E4105 the device is not connected; nothing was sent")
+
+    async def _loop(self) -> None:
+        writes_in_a_row = 0
+        while not self._is_retired:
+            if self._lane and not (self._due and writes_in_a_row >= WRITES_IN_A_ROW_MAX):
+                writes_in_a_row += 1
+                await self._write_next()
+            elif self._due:
+                writes_in_a_row = 0
+                bit = self._due & -self._due
+                self._due ^= bit
+                self._reading = bit
+                await self._scan(self._scans[bit.bit_length() - 1])
+                self._reading = 0
+            else:
+                self._idle = asyncio.get_running_loop().create_future()
+                await self._idle
+
+    async def _scan(self, scan: Scan) -> None:
+        started = self._clock.monotonic()
+        self.call = "read"
+        self.deadline = started + scan.patience_s
+        try:
+            batches = await self._driver.read(scan.plan)
+        except GatewayError as error:
+            self.deadline = inf
+            failure = failure_of(error)
+            if failure.event is not None:
+                self._account.count_failed_scan(failure.quality)
+                raise
+            if not self._is_retired:
+                self._failed(scan, failure, error.partial if isinstance(error, NoReply) else ())
+            return
+        self.deadline = inf
+        if self._is_retired:
+            return
+        rows = 0
+        for batch in batches:
+            rows += len(batch.tag)
+        if rows < scan.rows:
+            batches = self._outlet.completed(scan, batches)
+        self._outlet.publish(batches)
+        self._account.scanned(started, rows, batches[-1].gateway_time if batches else self._clock.now_ns())
+        if self._account.is_troubled:
+            self._answered()
+            self._account.recovered()
+
+    async def _write_next(self) -> None:
+        order = self._lane.take()
+        if order is None:
+            return
+        self._begin("write", WRITE_DEADLINE_S)
+        try:
+            results = await self._driver.write(order.commands)
+            assert len(results) == len(order.commands), "Driver.write gives one result per command"
+            order.finish(results)
+        finally:
+            self.deadline = inf
+            order.finish_with(Outcome.UNKNOWN, "E4106 the write was cut off; read the device to learn its state")
+
+    def _begin(self, call: str, limit_s: float) -> None:
+        self.call = call
+        self.deadline = self._clock.monotonic() + limit_s
+
+    def _failed(self, scan: Scan, failure: Failure, partial: Sequence[Batch]) -> None:
+        """Publish what was read and Bad for the rest; then see whether the device is to be left in peace."""
+        self._outlet.publish_failed(scan, failure.quality, partial)
+        self._account.scan_failed(failure, scan.name)
+        if not failure.is_silence:
+            self._answered()
+            if failure.wait_s > 0:
+                self._ask_again_in(min(failure.wait_s, BACKOFF_MAX_S), probe=0)
+            return
+        self._silent += 1
+        if self._silent < SILENT_SCANS_MAX and self._state is not State.QUARANTINE:
+            return
+        wait_s = self._backoff.next_wait_s()
+        if self._state is not State.QUARANTINE:
+            self._state = self._move(Event.SILENT)
+            self._account.quarantined(failure)
+            self._outlet.publish_down(failure.quality, told=scan)
+        self._account.health.wait_s = wait_s
+        self._ask_again_in(wait_s, probe=min(self._scans, key=lambda each: each.rows).bit)
+
+    def _answered(self) -> None:
+        """The device gave a sign of life."""
+        self._silent = 0
+        self._backoff.reset()
+        self._outlet.is_up()
+        self.is_asking = True
+        if self._state is not State.ACTIVE:
+            self._state = self._move(Event.REPLIED)
+
+    def _ask_again_in(self, wait_s: float, probe: int) -> None:
+        """Take no scans for a while; then read the probe's scan, or (0) take scans again."""
+        self.is_asking = False
+        if self._due:
+            self._account.skipped(self._due.bit_count(), "down")
+            self._due = 0
+        self._alarm = self._scheduler.call_at(self._clock.monotonic() + wait_s, lambda: self._ask_again(probe))
+
+    def _ask_again(self, probe: int) -> None:
+        self._alarm = None
+        self.is_asking = probe == 0
+        self._due |= probe
+        self.wake()
