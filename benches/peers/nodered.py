@@ -1,4 +1,5 @@
 """Node-RED with node-red-contrib-modbus (npm) on the same work: a generated flow, and its start.
+# ruff: noqa: E501 - node tables are one line each
 
 A peer for ratios in one run. Each device is one modbus client; each block of registers is one modbus-read node, then a
 function node that decodes and builds the same JSON frames, then one MQTT node at QoS 1.
@@ -23,7 +24,8 @@ const frames = [], ts = Date.now();
 for (let i = 0, n = 0; i < raw.length; i += %(bytes)d, n++)
   frames.push({tag: '%(prefix)s' + (n + %(first)d), value: raw.%(read)s(i), ts: ts, qos: 0});
 const out = [];
-for (let i = 0; i < frames.length; i += 32) out.push({topic: '%(topic)s', payload: JSON.stringify(frames.slice(i, i + 32))});
+for (let i = 0; i < frames.length; i += 32)
+  out.push({topic: '%(topic)s', payload: JSON.stringify(frames.slice(i, i + 32))});
 return [out];
 """
 
@@ -31,9 +33,10 @@ return [out];
 def blocks(ints: int, floats: int) -> list[tuple[int, int, int, str]]:
     """(register, registers, first tag, "int" | "float") of every read of one device."""
     found = [(at, min(REGISTERS_PER_READ, ints - at), at, "int") for at in range(0, ints, REGISTERS_PER_READ)]
-    for at in range(0, 2 * floats, REGISTERS_PER_READ):
-        found.append((ints + at, min(REGISTERS_PER_READ, 2 * floats - at), ints + at // 2, "float"))
-    return found
+    return found + [
+        (ints + at, min(REGISTERS_PER_READ, 2 * floats - at), ints + at // 2, "float")
+        for at in range(0, 2 * floats, REGISTERS_PER_READ)
+    ]
 
 
 def flow(modbus_port: int, mqtt_port: int, devices: int, ints: int, floats: int, scan: float) -> list[dict[str, Any]]:
