@@ -17,7 +17,7 @@ from framegate.contract.ports import Clock, Log, S, Session
 from framegate.endpoint.capture import Capture, Chunk
 from framegate.endpoint.certificate import is_exposed
 from framegate.endpoint.endpoint import Endpoint
-from framegate.endpoint.line import LineSetup, OpenLine
+from framegate.endpoint.line import Between, LineSetup, OpenLine
 from framegate.endpoint.loss import open_failure, open_timeout, reason_of, serial_failure
 from framegate.endpoint.memory import open_memory
 from framegate.endpoint.ratelimit import RateLimit
@@ -110,7 +110,8 @@ class Connection:
             return
         if self.shares and isinstance(error, NotConnected):
             self._top.line_lost(error)
-        line.close()
+        # A decorator may hold back bytes that were written before the release.
+        (self._top if isinstance(self._top, Between) else line).close()
 
     # -- owner of the line --------------------------------------------------------------------------------
 

@@ -62,6 +62,7 @@ class RateLimit(Between):
     def close(self) -> None:
         while self._queue and not self.is_closing:
             self.line.write(self._queue.popleft())
+        self._queue_bytes = 0
         self.line.close()
 
     def line_lost(self, error: NotConnected) -> None:
@@ -69,6 +70,7 @@ class RateLimit(Between):
             if timer is not None:
                 timer.cancel()
         self._queue.clear()
+        self._queue_bytes = 0
         super().line_lost(error)
 
     def _deliver_and_pause(self, data: bytes) -> None:

@@ -13,6 +13,7 @@ from framegate.endpoint.capture import CHUNK_BYTES_MAX
 from framegate.endpoint.line import OpenLine
 from framegate.endpoint.listen import listen
 from framegate.endpoint.memory import memory_listen
+from framegate.endpoint.tcp import UNACKNOWLEDGED_MS_MAX, StreamLine
 
 if TYPE_CHECKING:
     from tests.unit.endpoint.conftest import Bench, Recorder
@@ -167,6 +168,38 @@ async def test_tcp_remote_that_resets_loses_the_line(bench: Bench, make_recorder
     assert "reset" in lease.session.lost[0].text
 
 
+async def test_tcp_socket_is_prompt_and_notices_a_dead_remote(bench: Bench, make_recorder: MakeRecorder) -> None:
+    made: list[socket.socket] = []
+
+    class Seen(StreamLine):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            made.append(transport.get_extra_info("socket"))
+            super().connection_made(transport)
+
+    listener = await bench.listen("tcp://127.0.0.1:0")
+    setup = listener.admit()
+    transport, _ = await asyncio.get_running_loop().create_connection(lambda: Seen(setup), "127.0.0.1", listener.port)
+    assert made[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    assert made[0].getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    assert made[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == UNACKNOWLEDGED_MS_MAX
+    transport.close()
+
+
+async def test_tcp_session_that_fails_loses_its_line(
+    bench: Bench, make_recorder: MakeRecorder, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Faulty(make_recorder):  # type: ignore[misc,valid-type]
+        def data_received(self, data: bytes) -> None:
+            raise ValueError("no such frame")
+
+    listener = await bench.listen("tcp://127.0.0.1:0")
+    lease = await bench.pool(plc={"url": listener.url}).acquire("plc", Faulty)
+    lease.session.line.write(b"x")
+    await bench.until(lambda: lease.session.lost)
+    assert "ValueError: no such frame" in lease.session.lost[0].text
+    assert "data_received" in caplog.text
+
+
 async def test_tcp_flood_leaves_the_loop_and_its_neighbours_responsive(
     bench: Bench, make_recorder: MakeRecorder
 ) -> None:
@@ -238,6 +271,17 @@ async def test_rate_limit_spreads_bytes_over_time_in_order(bench: Bench, make_re
     assert lease.session.data == sent
     lease.release()
     await bench.until(lambda: listener.clients == 0)
+
+
+async def test_rate_limit_release_sends_what_was_held_back(bench: Bench, make_recorder: MakeRecorder) -> None:
+    listener = await bench.listen("tcp://127.0.0.1:0", make_session=lambda: reader)
+    reader = make_recorder()
+    lease = await bench.pool(plc={"url": listener.url, "rate_limit": 100}).acquire("plc", make_recorder)
+    for _ in range(10):
+        lease.session.line.write(b"x" * 60)
+    lease.release()
+    await bench.until(lambda: reader.lost)
+    assert len(reader.data) == 600
 
 
 async def test_rate_limit_queue_over_its_bound_breaks_the_line(bench: Bench, make_recorder: MakeRecorder) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from framegate.contract.errors import Misconfigured, NotConnected
 from framegate.contract.ports import Credentials, Lines
+from framegate.endpoint import pool as pool_module
 from framegate.endpoint.endpoint import endpoint_from_row
 
 if TYPE_CHECKING:
@@ -246,6 +247,25 @@ async def test_close_ends_every_line_and_opens_no_more(
     with pytest.raises(NotConnected, match="shutting down"):
         await pool.acquire("plc", make_recorder)
     await bench.until(lambda: listener.clients == 0)
+
+
+async def test_received_bytes_of_an_open_tcp_line_are_sampled(
+    bench: Bench, make_recorder: MakeRecorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool_module, "SAMPLE_PERIOD_S", 0.01)
+    listener = await bench.listen("tcp://127.0.0.1:0")
+    lease = await bench.pool(plc={"url": listener.url}).acquire("plc", make_recorder)
+
+    def received() -> float:
+        return bench.value("edge_endpoint_received_bytes_total", endpoint="plc")
+
+    for total in (7, 14):
+        lease.session.line.write(b"7 bytes")
+        await bench.until(lambda total=total: len(lease.session.data) == total)  # type: ignore[misc]
+        await bench.until(lambda total=total: received() == total)  # type: ignore[misc]
+    bench.served[0].line.close()
+    await bench.until(lambda: lease.session.lost)
+    assert received() == 14
 
 
 async def test_credentials_are_resolved_when_asked(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
