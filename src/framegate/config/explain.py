@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from functools import lru_cache
+from itertools import islice
 from typing import Any, NamedTuple
 
 import jsonschema_rs
@@ -17,6 +19,8 @@ from framegate.config.yaml import Path
 
 SHOWN_MAX = 60
 """Characters of a wrong value that an error repeats."""
+NEAR_MAX = 500
+"""Allowed values that a suggestion is looked for in: each costs microseconds."""
 LISTED_MAX = 40
 """Allowed values that an error lists."""
 _KINDS = {
@@ -53,6 +57,12 @@ def suggestion(wrong: Any, allowed: Iterable[Any]) -> str:
     """` (did you mean x?)`, or nothing when no allowed value is near."""
     if not isinstance(wrong, str):
         return ""
+    return _nearest(wrong, tuple(islice(allowed, NEAR_MAX)))
+
+
+@lru_cache(maxsize=1_024)
+def _nearest(wrong: str, allowed: tuple[Any, ...]) -> str:
+    """Kept, because one slip is often copied to thousands of rows."""
     choices = {str(choice).casefold(): str(choice) for choice in allowed}
     near = get_close_matches(wrong.casefold(), choices, n=1, cutoff=0.6)
     return f" (did you mean {choices[near[0]]}?)" if near else ""

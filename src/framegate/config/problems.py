@@ -51,6 +51,11 @@ class Problems:
     def __len__(self) -> int:
         return self.count
 
+    @property
+    def is_full(self) -> bool:
+        """True when further problems are only counted: nobody will read a text that took long to make."""
+        return self.count >= PROBLEMS_MAX
+
     def add(
         self,
         table: str,

@@ -144,7 +144,8 @@ class VariableReferences:
                 if raw.get("scan", "default") not in driver.scan:
                     self._unknown_scan(index, raw, driver)
             elif self._sources is not None and source not in self._sources:
-                text = f"no driver {source} in drivers.yml{suggestion(source, self._sources)}"
+                near = "" if self._problems.is_full else suggestion(source, self._sources)
+                text = f"no driver {source} in drivers.yml{near}"
                 self._problems.add("variables", ("variables", index, "source"), "E1111", text)
         if raw.get("type") in _NOT_NUMBERS and (raw.get("scale", 1) != 1 or raw.get("offset", 0) != 0):
             key = "scale" if raw.get("scale", 1) != 1 else "offset"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import cast
@@ -246,3 +247,19 @@ def test_check_plugins_many_problems_are_capped(
         check_plugins(tables, make_driver)
     assert len(caught.value.problems) == PROBLEMS_MAX + 1
     assert caught.value.problems[-1].text == "and 500 more problems; correct these 1,000 first"
+
+
+def test_ten_thousand_rows_become_ten_thousand_tags(
+    tmp_path: Path, plugins: Plugins, record_property: Callable[[str, object], None]
+) -> None:
+    """The time is recorded, not judged: benches/config_load.py measures it alone on a machine."""
+    rows = "".join(
+        f'  - {{tag: dev{n // 250}.v{n}, source: mb1, address: "4x{n % 250 + 1:05d}", type: float32, scan: fast}}\n'
+        for n in range(10_000)
+    )
+    write(tmp_path, variables=f"variables:\n{rows}")
+    started = time.process_time()
+    tables = load_tables(tmp_path, plugins)
+    record_property("load_cpu_s", round(time.process_time() - started, 3))
+    assert [row.tag for row in tables.variables[::5_000]] == ["dev0.v0", "dev20.v5000"]
+    assert len(tables.variables) == 10_000
