@@ -82,7 +82,9 @@ def _row_problem(problem: TagProblem, index_of: Mapping[str, int], driver: str) 
     index = index_of.get(problem.tag)
     if index is None:  # a driver that names a tag it was not given: told at its own row
         return Problem("drivers", ("drivers", driver), problem.code, f"tag {problem.tag}: {problem.text}")
-    return Problem("variables", ("variables", index, problem.key), problem.code, problem.text)
+    # A rendered line names row and key in front of the text already.
+    text = problem.text.removeprefix(f"tag {problem.tag}: ").removeprefix(f"{problem.key} ")
+    return Problem("variables", ("variables", index, problem.key), problem.code, text)
 
 
 def _option_problems(section: str, name: str, error: Misconfigured) -> list[Problem]:

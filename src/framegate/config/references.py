@@ -58,14 +58,13 @@ class RowReferences:
         manifest = self._plugins.get(row.plugin)
         if manifest is not None and role in manifest.roles:
             return manifest.roles[role]
+        choice = f"plugins with a {role} are {listed(fitting)}" if fitting else f"no plugin with a {role} is installed"
+        path = (section, row.name, "plugin")
         if manifest is None:
-            text = (
-                f"no plugin {row.plugin}{suggestion(row.plugin, fitting)}; plugins with a {role} are {listed(fitting)}"
-            )
-            self._problems.add("drivers", (section, row.name, "plugin"), "E1111", text)
+            text = f"no plugin {row.plugin}{suggestion(row.plugin, fitting)}; {choice}"
+            self._problems.add("drivers", path, "E1111", text)
         else:
-            text = f"plugin {row.plugin} has no {role}; plugins with one are {listed(fitting)}"
-            self._problems.add("drivers", (section, row.name, "plugin"), "E1114", text)
+            self._problems.add("drivers", path, "E1114", f"plugin {row.plugin} has no {role}; {choice}")
         return None
 
     def _check_endpoint(self, section: str, row: DriverRow | ConnectorRow, entry: RoleEntry) -> None:

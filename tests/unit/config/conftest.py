@@ -42,7 +42,9 @@ class FakeDriver:
 
     def plan(self, tags: Sequence[BoundTag]) -> None:
         problems = [
-            TagProblem(tag.name, "address", "E5001", f"{tag.address} is beyond 65535; correct the address")
+            TagProblem(
+                tag.name, "address", "E5001", f"tag {tag.name}: address {tag.address} is beyond 65535; correct it"
+            )
             for tag in tags
             if int(tag.address.rpartition("x")[2]) > 65535
         ]
