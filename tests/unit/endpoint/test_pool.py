@@ -96,7 +96,7 @@ async def test_acquire_cancelled_by_all_stops_the_opening(
     bench: Bench, make_recorder: MakeRecorder, silent_socket: socket.socket
 ) -> None:
     port = silent_socket.getsockname()[1]
-    pool = bench.pool(plc={"url": f"tls+tcp://127.0.0.1:{port}"})
+    pool = bench.pool(plc={"url": f"tls+tcp://127.0.0.1:{port}", "connect_timeout": "60s"})
     task = asyncio.create_task(pool.acquire("plc", make_recorder))
     accepted, _ = await asyncio.get_running_loop().run_in_executor(None, silent_socket.accept)
     task.cancel()

@@ -13,6 +13,7 @@ import pytest
 
 from framegate.contract.errors import Misconfigured, NotConnected
 from framegate.endpoint.line import OpenLine
+from framegate.endpoint.serial import SerialLine
 
 if TYPE_CHECKING:
     from tests.unit.endpoint.conftest import Bench, Recorder
@@ -196,4 +197,15 @@ async def test_serial_queued_bytes_follow_when_the_remote_reads(
 
     await bench.until(is_complete)
     assert received == sent
-    assert lease.session.line.write_pending() == 0
+    line = lease.session.line
+    assert isinstance(line, SerialLine)
+    await bench.until(lambda: line.write_pending() == 0)
+    assert not asyncio.get_running_loop().remove_writer(line._fd), "a drained line must not watch for writability"
+
+
+async def test_serial_wake_without_bytes_is_no_loss(bench: Bench, make_recorder: MakeRecorder, pty: Pty) -> None:
+    lease = await bench.pool(bus={"url": f"serial://{pty.device}"}).acquire("bus", make_recorder)
+    line = lease.session.line
+    assert isinstance(line, SerialLine)
+    line._on_readable()
+    assert not line.is_closing
