@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from framegate.contract.connector import Window
-from framegate.contract.frame import Batch, Gap, Int32Column, Int64Column, Placed, UInt32Column
+from framegate.contract.frame import Batch, Gap, Int32Column, Placed
 from framegate.contract.ports import Catalogue
 from framegate.northbound.compress import Compress
 from framegate.northbound.json_text import object_text
@@ -28,7 +28,7 @@ from framegate.northbound.wire import FIXED64, VARINT, field_bytes, field_fixed6
 
 MESSAGE_BYTES_MAX = 256 * 1024  # one longer value travels alone
 CONTENT_TYPE: Final = "application/x-protobuf"
-COLUMN_BYTES: Final = 20  # value 8, time 8, quality 4
+TIME_BYTES, QUALITY_BYTES = 8, 4
 RUN_BYTES: Final = 18  # a run with its header, at most
 # FrameBatch fields, contract/frame.proto.
 _GATEWAY, _RUN, _NAME, _OTHER, _TS, _QOS, _GATEWAY_TIME = 1, 2, 3, 8, 9, 10, 11
@@ -42,27 +42,26 @@ _KINDS: Final = "dlL?O"
 class ProtobufLayout:
     """Name fields of one tag array, and the spans of rows that share a route."""
 
-    __slots__ = ("checked", "device", "kind", "names", "tag")
+    __slots__ = ("checked", "device", "kind", "names", "size", "tag")
 
     def __init__(self, tag: Int32Column, names: bytes, device: tuple[tuple[int, int, bytes], ...]) -> None:
         self.tag, self.names, self.device = tag, names, device
+        self.size = len(names) + len(tag) * (TIME_BYTES + QUALITY_BYTES) + RUN_BYTES  # without values
         self.kind = ""
         self.checked = -1
 
 
 class _Message:
-    """A FrameBatch that fills: one entry per piece of a batch in each list."""
+    """A FrameBatch that fills.
 
-    __slots__ = ("first", "gateway_time", "key", "kind", "names", "quality", "rows", "size", "time", "value")
+    pieces  parts of batches: first position, rows, name fields, value bytes, times, qualities
+    """
+
+    __slots__ = ("gateway_time", "key", "kind", "pieces", "size")
 
     def __init__(self, key: bytes, kind: str, gateway_time: int) -> None:
         self.key, self.kind, self.gateway_time = key, kind, gateway_time
-        self.first: list[int] = []
-        self.rows: list[int] = []
-        self.names: list[bytes] = []
-        self.value: list[bytes] = []
-        self.time: list[Int64Column] = []
-        self.quality: list[UInt32Column] = []
+        self.pieces: list[tuple[int, int, bytes, bytes, bytes, bytes]] = []
         self.size = 0
 
 
@@ -119,8 +118,8 @@ class ProtobufEncoder:
             placed[-1].last,
             [message.key for message in done],
             payload,
-            [message.first[0] for message in done],
-            [sum(message.rows) for message in done],
+            [message.pieces[0][0] for message in done],
+            [sum([piece[1] for piece in message.pieces]) for message in done],
             self.encoding,
         )
 
@@ -180,9 +179,9 @@ class ProtobufEncoder:
         done: list[_Message],
     ) -> None:
         batch = placed.batch
-        rows, kind = batch.rows, batch.value.dtype.char
-        value = _value_bytes(batch)
-        size = len(layout.names) + len(value) + rows * COLUMN_BYTES + RUN_BYTES
+        rows, kind = len(batch.tag), batch.value.dtype.char
+        value = _other_values(batch) if kind == "O" else batch.value.tobytes()
+        size = layout.size + len(value)
         if size > MESSAGE_BYTES_MAX and rows > 1:
             for start, stop in ((0, rows // 2), (rows // 2, rows)):
                 half = part(placed, start, stop)
@@ -195,24 +194,21 @@ class ProtobufEncoder:
                 del filling[key, kind]
             message = filling[key, kind] = _Message(key, kind, batch.gateway_time)
         message.size += size
-        message.first.append(placed.first)
-        message.rows.append(rows)
-        message.names.append(layout.names)
-        message.value.append(value)
-        message.time.append(batch.source_time)
-        message.quality.append(batch.quality)
+        time, quality = batch.source_time.tobytes(), batch.quality.tobytes()
+        message.pieces.append((placed.first, rows, layout.names, value, time, quality))
 
     def _written(self, message: _Message) -> bytes:
+        firsts, counts, names, values, times, qualities = zip(*message.pieces, strict=True)
         field = _VALUE_FIELD.get(message.kind)
-        value = b"".join(message.value)
+        value = b"".join(values)
         data = b"".join(
             (
                 self._gateway,
-                _runs(message.first, message.rows),
-                *message.names,
+                _runs(firsts, counts),
+                *names,
                 value if field is None else field_bytes(field, value),
-                field_bytes(_TS, _shared(message.time, message.rows)),
-                field_bytes(_QOS, _shared(message.quality, message.rows)),
+                field_bytes(_TS, _shared(times, counts, TIME_BYTES)),
+                field_bytes(_QOS, _shared(qualities, counts, QUALITY_BYTES)),
                 field_fixed64(_GATEWAY_TIME, message.gateway_time),
             )
         )
@@ -238,20 +234,15 @@ def _run(first: int, rows: int) -> bytes:
     return b"\x12%c\x09%b\x10%b" % (10 + len(count), pack("<Q", first), count)
 
 
-def _shared(columns: Sequence[Int64Column] | Sequence[UInt32Column], counts: Sequence[int]) -> bytes:
+def _shared(columns: Sequence[bytes], counts: Sequence[int], width: int) -> bytes:
     """One entry when every row has the same, else one per row."""
-    texts = [column.tobytes() for column in columns]
-    width = columns[0].itemsize
-    if len(texts[0]) == width and texts.count(texts[0]) == len(texts):
-        return texts[0]
-    pairs = zip(texts, counts, strict=True)
-    return b"".join([text * rows if len(text) == width else text for text, rows in pairs])
+    if len(columns[0]) == width and columns.count(columns[0]) == len(columns):
+        return columns[0]
+    pairs = zip(columns, counts, strict=True)
+    return b"".join([column * rows if len(column) == width else column for column, rows in pairs])
 
 
-def _value_bytes(batch: Batch) -> bytes:
-    """Bytes of the value column: packed numbers, or other_value fields."""
-    if batch.value.dtype.char != "O":
-        return batch.value.tobytes()
+def _other_values(batch: Batch) -> bytes:
     return b"".join([field_bytes(_OTHER, _value(item)) for item in batch.value.tolist()])
 
 
