@@ -26,9 +26,7 @@ SOURCE = ROOT / "src"
 PACKAGE = "framegate/contract/_generated"
 FILES = ("frame_pb2.py", "frame_pb2.pyi")
 LOCK = LAW / "frame.fields.lock"
-LOCK_HEAD = (
-    "# Every field and enum value that ever existed: message number name type. It only grows.\n"
-)
+LOCK_HEAD = "# Every field and enum value that ever existed: message number name type. It only grows.\n"
 
 Numbers = Mapping[tuple[str, int], str]
 """(message or enum, number) -> "name type"."""
