@@ -96,10 +96,11 @@ class Credentials:
 class Lines(Protocol):
     """The pool: one connection per endpoint, shared by all who lease it."""
 
-    async def acquire(self, endpoint: str, make_session: Callable[[], S]) -> Lease[S]:
+    async def acquire(self, endpoint: str, make_session: Callable[[], S], *, is_shared: bool = True) -> Lease[S]:
         """A share of the line to the endpoint of that name (a row of endpoints.yml).
 
-        The first caller opens the line and makes the session; later callers share both.
+        The first caller opens the line and makes the session; later callers share both. A session that belongs to
+        one client (MQTT) asks for a line of its own with is_shared=False.
         raises NotConnected - refused, unreachable, TLS refused, or the open deadline passed
                Misconfigured - no such endpoint, or its options cannot work
         """

@@ -54,7 +54,7 @@ class Remote:
 
     def pick(self) -> Connection | None:
         """The connection with the fewest shares; None where one more may and should be opened."""
-        usable = [connection for connection in self.connections if connection.is_usable]
+        usable = [connection for connection in self.connections if connection.is_usable and connection.is_shared]
         least = min(usable, key=lambda connection: connection.shares, default=None)
         if least is not None and (least.shares == 0 or len(usable) >= self.endpoint.connections):
             return least
@@ -64,7 +64,10 @@ class Remote:
 class Connection:
     """One line, its session and its shares; owner of the line."""
 
-    def __init__(self, remote: Remote, session: Session, gone: Callable[[Connection], None]) -> None:
+    def __init__(
+        self, remote: Remote, session: Session, gone: Callable[[Connection], None], *, is_shared: bool = True
+    ) -> None:
+        self.is_shared = is_shared
         self.remote = remote
         self.session = session
         self.shares = 0

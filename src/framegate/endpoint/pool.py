@@ -1,15 +1,16 @@
 """The pool: one line per endpoint, opened when first leased, shared, closed with the last lease.
 
-`connections: 4` in a row makes it up to four lines, over which leases are spread. A row is the unit of sharing:
-two rows with one URL are two lines on purpose. The pool neither retries nor backs off: a failed opening is
-told to everyone who waits for it and then forgotten; the runtime decides when to ask again. Which transport a URL
-means and how a line ends is in connection.py.
+`connections: 4` in a row makes it up to four lines, over which leases are spread. Rows that differ in nothing but
+their name share their lines; a protocol whose session belongs to one client asks for a line of its own. The pool
+neither retries nor backs off: a failed opening is told to everyone who waits for it and then forgotten; the runtime
+decides when to ask again. Which transport a URL means and how a line ends is in connection.py.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import cast
 
 from framegate.contract.errors import Misconfigured, NotConnected
@@ -31,13 +32,16 @@ class EndpointPool:
         self._clock = clock
         self._log = log
         self._metrics = metrics
-        self._remotes = {name: self._remote(endpoint) for name, endpoint in endpoints.items()}
+        self._by_url: dict[str, list[Remote]] = {}
+        self._remotes: dict[str, Remote] = {}
+        for name, endpoint in endpoints.items():
+            self._remotes[name] = self._remote(endpoint)
         self._living: set[Connection] = set()
         self._is_closed = False
         self._closed: asyncio.Future[None] | None = None
         self._sampling: asyncio.TimerHandle | None = None
 
-    async def acquire(self, endpoint: str, make_session: Callable[[], S]) -> Lease[S]:
+    async def acquire(self, endpoint: str, make_session: Callable[[], S], *, is_shared: bool = True) -> Lease[S]:
         """A share of the line to an endpoint; see contract.ports.Lines.
 
         raises NotConnected E2020-E2033; Misconfigured E2034 - no such endpoint, E2010-E2014 - its files or secrets
@@ -45,9 +49,9 @@ class EndpointPool:
         remote = self._find(endpoint)
         if self._is_closed:
             raise tables_changed(remote.where, "the gateway is shutting down")
-        connection = remote.pick()
+        connection = remote.pick() if is_shared else None
         if connection is None:
-            connection = Connection(remote, make_session(), self._forget)
+            connection = Connection(remote, make_session(), self._forget, is_shared=is_shared)
             remote.connections.append(connection)
             self._living.add(connection)
             self._sample_later()
@@ -72,9 +76,14 @@ class EndpointPool:
 
     def update(self, endpoints: Mapping[str, Endpoint]) -> None:
         """Take new tables: lines of rows that changed or went are ended, the others do not notice."""
+        wanted = [replace(endpoint, name="") for endpoint in endpoints.values()]
         for name, remote in list(self._remotes.items()):
-            if endpoints.get(name) != remote.endpoint:
+            mine = replace(remote.endpoint, name="")
+            if mine not in wanted:
                 self._end(remote, "its row in endpoints.yml has changed; the line opens again with the new settings")
+                same_url = self._by_url[str(remote.endpoint.url)]
+                same_url[:] = [other for other in same_url if other is not remote]
+            if name not in endpoints or replace(endpoints[name], name="") != mine:
                 del self._remotes[name]
             if name not in endpoints:
                 self._metrics.forget(endpoint=name)
@@ -93,7 +102,13 @@ class EndpointPool:
         return self._closed
 
     def _remote(self, endpoint: Endpoint) -> Remote:
-        return Remote(endpoint, self._clock, self._log, self._metrics)
+        """The remote of an equal row, else a new one."""
+        for remote in self._by_url.setdefault(str(endpoint.url), []):
+            if replace(remote.endpoint, name=endpoint.name) == endpoint:
+                return remote
+        remote = Remote(endpoint, self._clock, self._log, self._metrics)
+        self._by_url[str(endpoint.url)].append(remote)
+        return remote
 
     def _find(self, name: str) -> Remote:
         remote = self._remotes.get(name)

@@ -208,13 +208,16 @@ async def test_acquire_of_unknown_endpoint_lists_the_known(bench: Bench, make_re
 
 async def test_update_ends_changed_lines_and_leaves_the_others(bench: Bench, make_recorder: MakeRecorder) -> None:
     listener = await bench.listen("tcp://127.0.0.1:0")
-    rows = {name: {"url": listener.url} for name in ("same", "changed", "removed")}
+    rows: dict[str, dict[str, object]] = {
+        name: {"url": listener.url, "connect_timeout": wait}
+        for name, wait in (("same", "5s"), ("changed", "6s"), ("removed", "7s"))
+    }
     pool = bench.pool(**rows)
     same, changed, removed = [await pool.acquire(name, make_recorder) for name in rows]
     new_rows: dict[str, dict[str, object]] = {
-        "same": {"url": listener.url},
-        "changed": {"url": listener.url, "connections": 2},
-        "added": {"url": listener.url},
+        "same": {"url": listener.url, "connect_timeout": "5s"},
+        "changed": {"url": listener.url, "connect_timeout": "6s", "connections": 2},
+        "added": {"url": listener.url, "connect_timeout": "8s"},
     }
     pool.update({name: endpoint_from_row(name, row, bench.base) for name, row in new_rows.items()})
     assert [error.stable_code for error in changed.session.lost] == ["E2033"]
@@ -229,6 +232,19 @@ async def test_update_ends_changed_lines_and_leaves_the_others(bench: Bench, mak
     assert bench.value("edge_endpoint_connects_total", endpoint="removed") == 0
     await bench.until(lambda: listener.clients == 3)
     assert len(changed.session.lost) == 1
+
+
+async def test_acquire_through_equal_rows_shares_one_line(bench: Bench, make_recorder: MakeRecorder) -> None:
+    listener = await bench.listen("tcp://127.0.0.1:0")
+    pool = bench.pool(one={"url": listener.url}, other={"url": listener.url})
+    one, other = await pool.acquire("one", make_recorder), await pool.acquire("other", make_recorder)
+    assert one.session is other.session
+    own = await pool.acquire("one", make_recorder, is_shared=False)
+    assert own.session is not one.session
+    await bench.until(lambda: listener.clients == 2)
+    one.release()
+    own.release()
+    await bench.until(lambda: listener.clients == 1)
 
 
 async def test_close_ends_every_line_and_opens_no_more(
