@@ -1,0 +1,54 @@
+"""What an error of the gateway becomes at the edge of the process: a line on stderr and an exit code."""
+
+from __future__ import annotations
+
+import os
+import traceback
+
+from cyclopts import CycloptsError
+
+from framegate.cli import exits
+from framegate.cli.talk import complain, say
+from framegate.contract.errors import Busy, GatewayError, Misconfigured, NoReply, NotConnected
+
+PROBLEMS_SHOWN_MAX = 1_001  # config keeps 1,000 and one line that counts the rest
+
+_BY_CODE = {
+    "E1119": exits.FAILED,  # init: files exist already; nothing is wrong with them
+    "E4002": exits.NOT_PERMITTED,
+    "E4003": exits.TRY_AGAIN,
+    "E4011": exits.NOT_PERMITTED,
+}
+_BY_KIND = (
+    (Misconfigured, exits.MISCONFIGURED),
+    (Busy, exits.TRY_AGAIN),
+    (NotConnected, exits.UNREACHABLE),
+    (NoReply, exits.TIMED_OUT),
+)
+
+
+def explain(error: Exception) -> int | None:
+    """Tell the error and return its exit code; None for what is neither the user's nor the gateway's own, a bug."""
+    if isinstance(error, CycloptsError):
+        complain(f"edge: {error}")
+        say("`edge --help` lists the commands, `edge COMMAND --help` their options")
+        return exits.USAGE
+    if not isinstance(error, GatewayError):
+        return None
+    if os.environ.get("EDGE_DEBUG") == "1":
+        traceback.print_exception(error)
+    complain(str(error))
+    if isinstance(error, Misconfigured):
+        for problem in error.problems[:PROBLEMS_SHOWN_MAX]:
+            complain(f"  {problem.code} {problem.table}.yml: {problem.text}")
+        for of_tag in error.tag_problems[:PROBLEMS_SHOWN_MAX]:
+            complain(f"  {of_tag.code} tag {of_tag.tag}: {of_tag.text}")
+    return exit_code(error)
+
+
+def exit_code(error: GatewayError) -> int:
+    """The code for an error that reached the process's edge."""
+    known = _BY_CODE.get(error.stable_code)
+    if known is not None:
+        return known
+    return next((code for kind, code in _BY_KIND if isinstance(error, kind)), exits.FAILED)

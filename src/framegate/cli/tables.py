@@ -1,0 +1,50 @@
+"""Tables of a home, read and checked: the one walk that `edge check` and `edge run` share.
+
+A table's mistakes are told line by line, with file, line and column; what only a plugin's code can judge included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from framegate.cli.talk import warn
+from framegate.config import Tables, check_plugins, load_tables
+from framegate.contract.errors import Misconfigured, Problem
+from framegate.gateway.binding import Factories
+from framegate.gateway.home import Home
+from framegate.runtime.discover import Plugins, discover
+
+PLUGIN_FOLDERS = ("drivers", "connectors", "bridges")
+
+
+def plugins_of(home: Home) -> Plugins:
+    """Built-in plugins and those of the home; broken ones are warned about and left out."""
+    folders: list[Path] = [home.plugins / name for name in PLUGIN_FOLDERS if (home.plugins / name).is_dir()]
+    plugins = discover(folders)
+    for problem in plugins.problems:
+        warn(str(problem))
+    return plugins
+
+
+def read_tables(home: Home, plugins: Plugins) -> Tables:
+    """The tables by themselves; raises Misconfigured with every problem."""
+    return load_tables(home.config, plugins)
+
+
+def check_with_plugins(tables: Tables, plugins: Plugins) -> None:
+    """What the plugins say to their rows, without any I/O; raises Misconfigured with every problem."""
+    factories = Factories(plugins)
+    check_plugins(tables, factories.driver, factories.connector)
+
+
+def all_problems(home: Home, plugins: Plugins) -> tuple[Tables | None, Sequence[Problem]]:
+    """Tables when they can work, and everything that is wrong with them; warnings are in the tables."""
+    try:
+        tables = read_tables(home, plugins)
+        check_with_plugins(tables, plugins)
+    except Misconfigured as error:
+        if not error.problems:
+            raise
+        return None, error.problems
+    return tables, ()
