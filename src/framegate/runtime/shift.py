@@ -45,7 +45,6 @@ class Shift:
         "_driver",
         "_due",
         "_idle",
-        "_is_retired",
         "_lane",
         "_move",
         "_outlet",
@@ -57,6 +56,7 @@ class Shift:
         "call",
         "deadline",
         "is_asking",
+        "is_retired",
     )
 
     def __init__(
@@ -87,7 +87,7 @@ class Shift:
         self._silent = 0  # scans without a usable reply in a row
         self._alarm: Alarm | None = None
         self._idle: asyncio.Future[None] | None = None
-        self._is_retired = False
+        self.is_retired = False  # it takes nothing more; its task may still be on the way out
         self.is_asking = False  # scans are taken; false: they are skipped and counted
         self.call = ""  # the driver's verb under way
         self.deadline = inf  # of that call
@@ -98,7 +98,7 @@ class Shift:
             self._begin("open", OPEN_DEADLINE_S)
             await self._driver.open(context)
             self.deadline = inf
-            if self._is_retired:  # it came too late, and nobody else will close what it opened
+            if self.is_retired:  # it came too late, and nobody else will close what it opened
                 await self._driver.close()
                 return
             self._state = self._move(Event.OPENED)
@@ -124,9 +124,9 @@ class Shift:
 
     def retire(self) -> None:
         """Take no more scans and writes, and never again touch anything outside. Idempotent."""
-        if self._is_retired:
+        if self.is_retired:
             return
-        self._is_retired = True
+        self.is_retired = True
         self.is_asking = False
         self._due = 0
         self.deadline = inf
@@ -136,7 +136,7 @@ class Shift:
 
     async def _loop(self) -> None:
         writes_in_a_row = 0
-        while not self._is_retired:
+        while not self.is_retired:
             if self._lane and not (self._due and writes_in_a_row >= WRITES_IN_A_ROW_MAX):
                 writes_in_a_row += 1
                 await self._write_next()
@@ -163,11 +163,11 @@ class Shift:
             if failure.event is not None:
                 self._account.count_failed_scan(failure.quality)
                 raise
-            if not self._is_retired:
+            if not self.is_retired:
                 self._failed(scan, failure, error.partial if isinstance(error, NoReply) else ())
             return
         self.deadline = inf
-        if self._is_retired:
+        if self.is_retired:
             return
         rows = 0
         for batch in batches:
@@ -176,7 +176,7 @@ class Shift:
             batches = self._outlet.completed(scan, batches)
         self._outlet.publish(batches)
         self._account.scanned(started, rows, batches[-1].gateway_time if batches else self._clock.now_ns())
-        if self._account.is_troubled:
+        if self._account.is_troubled or self._state is not State.ACTIVE:
             self._answered()
             self._account.recovered()
 

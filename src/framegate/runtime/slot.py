@@ -89,7 +89,7 @@ class Slot:
     async def write(self, commands: Sequence[Write], deadline: float) -> Sequence[WriteResult]:
         """One honest result per command by the deadline (monotonic seconds); overtakes waiting reads."""
         shift = self._shift
-        if shift is None or not self._state.is_open:
+        if shift is None or shift.is_retired or not self._state.is_open:
             reason = f"E4105 device {self.name} is not connected ({self._state.value}); nothing was sent"
             return results_of(commands, Outcome.NOT_SENT, reason)
         self._account.health.writes_total += len(commands)
@@ -134,8 +134,9 @@ class Slot:
         try:
             while True:
                 error = await self._serve(scheduler)
+                wait_s = self._fall(error)
                 await self._close(CLOSE_DEADLINE_S)
-                await self._recover(error, scheduler)
+                await self._recover(wait_s, scheduler)
         finally:
             scheduler.leave(self)
             await self._stop()
@@ -191,23 +192,33 @@ class Slot:
         )
         await shift.serve(self._context)
 
-    async def _recover(self, error: BaseException | None, scheduler: Scheduler) -> None:
-        """Move to the state that the failure asks for, and wait there for what ends it."""
+    def _fall(self, error: BaseException | None) -> float | None:
+        """Move to the state that the failure asks for, tell every tag, and say how long to stay there.
+
+        returns  seconds; 0 when a restart was asked; None: until new tables come
+        """
         if error is None:
+            self._move(Event.RESTART)
             self._outlet.publish_down(Quality.BAD_NOT_CONNECTED)
-        else:
-            failure = failure_of(error)
-            event = failure.event or Event.LOST  # e.g. silence while opening
-            needs_tables = event is Event.REFUSED
-            wait_s = None if needs_tables else min(BACKOFF_MAX_S, max(failure.wait_s, self._backoff.next_wait_s()))
-            self._move(event)
-            self._account.went_down(failure, event, wait_s or 0.0, error)
-            self._outlet.publish_down(failure.quality)
-            self._needs_fresh |= event is Event.BROKEN
+            return 0.0
+        failure = failure_of(error)
+        event = failure.event or Event.LOST  # e.g. silence while opening
+        wait_s = None
+        if event is not Event.REFUSED:
+            wait_s = min(BACKOFF_MAX_S, max(failure.wait_s, self._backoff.next_wait_s()))
+        self._needs_fresh |= event is Event.BROKEN
+        self._move(event)
+        self._account.went_down(failure, event, wait_s or 0.0, error)
+        self._outlet.publish_down(failure.quality)
+        return wait_s
+
+    async def _recover(self, wait_s: float | None, scheduler: Scheduler) -> None:
+        """Wait for what ends the present state, and make ready for the next shift."""
+        if self._state is not State.INIT:
             await self._pause(wait_s, scheduler)
             while not self._is_restart_asked and len(self._left_behind) > (LEFT_BEHIND_MAX if self._factory else 0):
                 await self._pause(BACKOFF_MAX_S, scheduler)
-        self._move(Event.RESTART if self._is_restart_asked else Event.RETRY)
+            self._move(Event.RESTART if self._is_restart_asked else Event.RETRY)
         self._is_restart_asked = False
 
     async def _pause(self, wait_s: float | None, scheduler: Scheduler) -> None:
