@@ -102,15 +102,15 @@ def main() -> None:
         broker = start_broker(folder, port, 1000)
         stack.callback(broker.terminate)
         farm = stack.enter_context(
-            child(sys.executable, str(HERE / "farm.py"), "--ints", str(half), "--floats", str(half),
+            child(sys.executable, str(HERE / "farm.py"), "--ints", str(half), "--floats", str(half), "--devices", str(a.devices),
                   stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         )  # fmt: skip
         assert farm.stdout is not None
-        farm_port = json.loads(farm.stdout.readline())["port"]
+        farm_ports = json.loads(farm.stdout.readline())["ports"]
         time.sleep(0.5)
         values = Values(port)
-        write_tables(folder / "home", case, farm_port, port, free_port())
-        work = ["--modbus-port", str(farm_port), "--mqtt-port", str(port), "--devices", str(a.devices),
+        write_tables(folder / "home", case, farm_ports, port, free_port())
+        work = ["--modbus-port", str(farm_ports[0]), "--mqtt-port", str(port), "--devices", str(a.devices),
                 "--ints", str(half), "--floats", str(half), "--scan", str(a.scan)]  # fmt: skip
         python, peers = sys.executable, str(HERE / "peers")
         commands = {

@@ -1,10 +1,10 @@
-"""A farm of Modbus TCP devices for load: one listening socket, any unit id, values that walk.
+"""A farm of Modbus TCP devices for load: one port per device, any unit id, values that walk.
 
 Outside every figure: it runs in a process of its own. Registers 0..INTS-1 are int16, the rest float32 (big-endian
 words). Every reply to a read is a slice of one prepared byte string, remade every 50 ms, so that a 125-register
 read costs a few microseconds and a farm on one core can feed a gateway on another.
 
-    python benches/farm.py --ints 700 --floats 700          prints {"port": N} and serves until stdin closes
+    python benches/farm.py --ints 700 --floats 700          prints {"ports": [...]} and serves until stdin closes
 """
 
 from __future__ import annotations
@@ -63,11 +63,11 @@ class Device(asyncio.Protocol):
         self.transport.write(b"".join(out))
 
 
-async def serve(ints: int, floats: int) -> None:
+async def serve(ints: int, floats: int, devices: int) -> None:
     loop = asyncio.get_running_loop()
     registers = Registers(ints, floats)
-    server = await loop.create_server(lambda: Device(registers), "127.0.0.1", 0)
-    print(json.dumps({"port": server.sockets[0].getsockname()[1]}), flush=True)
+    servers = [await loop.create_server(lambda: Device(registers), "127.0.0.1", 0) for _ in range(devices)]
+    print(json.dumps({"ports": [server.sockets[0].getsockname()[1] for server in servers]}), flush=True)
     closed = asyncio.Event()
     loop.add_reader(sys.stdin.fileno(), lambda: closed.set() if not sys.stdin.buffer.read1(1) else None)
     while not closed.is_set():
@@ -76,12 +76,14 @@ async def serve(ints: int, floats: int) -> None:
             await asyncio.wait_for(closed.wait(), REFRESH_S)
         except TimeoutError:
             continue
-    server.close()
+    for server in servers:
+        server.close()
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--ints", type=int, default=700)
     parser.add_argument("--floats", type=int, default=700)
+    parser.add_argument("--devices", type=int, default=1)
     arguments = parser.parse_args()
-    uvloop.run(serve(arguments.ints, arguments.floats))
+    uvloop.run(serve(arguments.ints, arguments.floats, arguments.devices))

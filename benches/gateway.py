@@ -27,7 +27,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -85,12 +85,12 @@ def start_broker(folder: Path, port: int, inflight: int) -> subprocess.Popen[str
     return subprocess.Popen([program, "-c", str(config)], text=True)
 
 
-def write_tables(home: Path, case: Case, farm_port: int, broker_port: int, metrics_port: int) -> None:
+def write_tables(home: Path, case: Case, farm_ports: Sequence[int], broker_port: int, metrics_port: int) -> None:
     config = home / "config"
     config.mkdir(parents=True)
     per_device = case.tags // case.devices
     ints = 0 if case.floats_only else per_device // 2
-    endpoints = [f"  plc{i}: {{url: 'tcp://127.0.0.1:{farm_port}'}}" for i in range(case.devices)]
+    endpoints = [f"  plc{i}: {{url: 'tcp://127.0.0.1:{farm_ports[i]}'}}" for i in range(case.devices)]
     endpoints.append(f"  broker: {{url: 'tcp://127.0.0.1:{broker_port}'}}")
     (config / "endpoints.yml").write_text("endpoints:\n" + "\n".join(endpoints) + "\n")
     drivers = [
@@ -136,7 +136,7 @@ def wait_for_rows(port: int, rows: float) -> None:
     sys.exit("the gateway delivered nothing within the start deadline")
 
 
-ACKED = "edge_outbox_rows_total"
+ACKED = "edge_outbox_acked_rows_total"
 
 
 def run(case: Case) -> dict[str, object]:
@@ -150,11 +150,12 @@ def run(case: Case) -> dict[str, object]:
         farm = stack.enter_context(
             child(
                 sys.executable, str(HERE / "farm.py"), "--ints", str(ints), "--floats", str(per_device - ints),
+                "--devices", str(case.devices),
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             )
         )  # fmt: skip
         assert farm.stdout is not None
-        farm_port = json.loads(farm.stdout.readline())["port"]
+        farm_ports = json.loads(farm.stdout.readline())["ports"]
         time.sleep(0.3)
         counter = stack.enter_context(
             child(
@@ -166,7 +167,7 @@ def run(case: Case) -> dict[str, object]:
         assert counter.stdin is not None
         counter.stdout.readline()
         home = folder / "home"
-        write_tables(home, case, farm_port, broker_port, metrics_port)
+        write_tables(home, case, farm_ports, broker_port, metrics_port)
         began = time.monotonic()
         gateway = stack.enter_context(
             child(sys.executable, "-m", "framegate", "run", "--home", str(home), stderr=(folder / "log").open("w"))

@@ -1,5 +1,4 @@
 """Node-RED with node-red-contrib-modbus (npm) on the same work: a generated flow, and its start.
-# ruff: noqa: E501 - node tables are one line each
 
 A peer for ratios in one run. Each device is one modbus client; each block of registers is one modbus-read node, then a
 function node that decodes and builds the same JSON frames, then one MQTT node at QoS 1.
@@ -7,6 +6,7 @@ function node that decodes and builds the same JSON frames, then one MQTT node a
     python benches/peers/nodered.py FOLDER --program .../node_modules/node-red/red.js --modbus-port N --mqtt-port N
 """
 
+# ruff: noqa: E501 - node tables are one line each
 from __future__ import annotations
 
 import argparse
