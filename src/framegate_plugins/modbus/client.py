@@ -20,16 +20,13 @@ from framegate_plugins.modbus.codec import EXCEPTION_BIT, ExceptionReply, decode
 from framegate_plugins.modbus.exchange import GATEWAY_CODES, NOT_ASKED, Exchange, Silence
 from framegate_plugins.modbus.framing import FRAMINGS, Frame, Framing
 from framegate_plugins.modbus.lane import Alarm, Flight, Lane, LineCounts
+from framegate_plugins.modbus.pace import LATE_TIMEOUTS, UNREST_S_MAX, Pace
 
 EXCHANGES_PER_UNIT_MAX = 64
 HOLD_S_MIN = 0.05
 HOLD_REPLY_TIMES = 4.0
 """A silent unit holds the line for this many recent reply times, and at least for HOLD_S_MIN."""
 REPLY_TIME_WEIGHT = 0.125
-QUIET_S = 0.05
-"""Rest of a line without ids after a time-out, counted from the last byte heard."""
-LATE_TIMEOUTS = 2.0
-"""On lines without ids an answer may come up to this many time-outs after its request; until then the unit rests."""
 BUSY_PAUSE_S = 0.05
 """Rest of a unit that answered "busy" before it is asked again."""
 STRAY_FRAMES_MAX = 100
@@ -56,8 +53,6 @@ class ModbusSession:
         self._transaction = 0
         self._strays = 0
         self._reply_s = 0.0
-        self._silence_s = 0.0
-        self._quiet_until = 0.0
         self._alarm = Alarm(self._tick)
 
     # -- from the line ----------------------------------------------------------------------------------------
@@ -72,7 +67,7 @@ class ModbusSession:
         self._has_ids = self._wire.has_ids
         self._decoder = self._wire.answers()
         # A serial line says how long 3.5 characters take; other lines keep frames apart by themselves.
-        self._silence_s = float(getattr(line, "silence_s", 0.0))
+        self._pace = Pace(float(getattr(line, "silence_s", 0.0)))
 
     def data_received(self, data: bytes) -> None:
         if self._has_ids and not self._decoder.rest:
@@ -168,8 +163,8 @@ class ModbusSession:
         if self._holding:
             self._cut_hold()
         while not self._holding and (self._urgent or self._waiting):
-            if self._quiet_until > self._loop.time():
-                self._alarm.by(self._quiet_until)
+            if self._pace.quiet_until > self._loop.time():
+                self._alarm.by(self._pace.quiet_until)
                 return
             lane = (self._urgent or self._waiting).popleft()
             self._turn = lane
@@ -207,6 +202,7 @@ class ModbusSession:
             data = transaction.to_bytes(2, "big") + ask.tail
         else:
             data = self._wire.wrap(0, ask.unit, ask.pdu)
+            self._pace.sent()
         flight = Flight(lane, exchange, index, transaction, self._loop.time())
         self._flights[transaction] = flight
         lane.flying += 1
@@ -251,7 +247,7 @@ class ModbusSession:
                 self._alarm.off()
             return
         if not self._has_ids:
-            self._quiet_until = max(self._quiet_until, self._loop.time() + self._silence_s)
+            self._pace.answered(self._loop.time())
         self._enqueue(lane)
         self._pump()
 
@@ -263,6 +259,7 @@ class ModbusSession:
         exchange.finish()
 
     def _decode(self, data: bytes) -> None:
+        was_idle, strays = not self._flights, self.counts.strays
         try:
             frames = self._decoder.feed(data)
         except FrameBroken as error:
@@ -271,10 +268,15 @@ class ModbusSession:
         for frame in frames:
             self._judge(frame)
         line = self._line
-        if line is not None and line.is_datagram:
+        if line is None:
+            return
+        if line.is_datagram:
             self._decoder.reset()
-        if not self._has_ids and not self._flights:
-            self._quiet_until = max(self._quiet_until, self._loop.time() + max(QUIET_S, self._silence_s))
+        was_disturbed = was_idle or self._decoder.rest or self.counts.strays > strays
+        if self._has_ids or self._flights or not was_disturbed:
+            return
+        if not self._pace.disturbed(self._loop.time()):
+            self._give_up(f"it did not come to rest for {UNREST_S_MAX:g} s")
 
     def _judge(self, frame: Frame) -> None:
         """Decide whether a frame is the answer that was waited for."""
@@ -379,8 +381,8 @@ class ModbusSession:
         lane, exchange = flight.lane, flight.exchange
         self._land(flight)
         if not self._has_ids:
+            self._pace.timed_out(now, has_rest=bool(self._decoder.rest))
             self._decoder.reset()
-            self._quiet_until = now + max(QUIET_S, self._silence_s)
             lane.not_before = flight.sent + LATE_TIMEOUTS * exchange.timeout_s
         if flight.misfit is not None and not exchange.is_write:
             exchange.refuse(flight.index, flight.misfit)

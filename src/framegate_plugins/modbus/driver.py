@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from framegate.contract.command import Outcome, Write, WriteResult
-from framegate.contract.driver import BoundTag, DriverContext
+from framegate.contract.driver import BoundTag, DriverContext, Plan
 from framegate.contract.errors import Busy, Misconfigured, NoReply, NotConnected, Problem
 from framegate.contract.frame import Batch, TagId
 from framegate.contract.ports import Lease
@@ -38,7 +38,7 @@ class ModbusDriver:
         self._points: dict[TagId, Point] = {}
         self._context: DriverContext | None = None
         self._lease: Lease[ModbusSession] | None = None
-        self._generation = 0
+        self._opening = object()
 
     def plan(self, tags: Sequence[BoundTag]) -> ReadPlan:
         """Merged reads for these tags; those with access W are known for writing only.
@@ -46,9 +46,10 @@ class ModbusDriver:
         raises Misconfigured
         """
         points = points_from(tags, self._options)
-        self._points.update({point.id: point for point, tag in zip(points, tags, strict=True) if "W" in tag.access})
+        writable = {point.id: point for point, tag in zip(points, tags, strict=True) if "W" in tag.access}
+        self._points.update(writable)
         readable = [point for point, tag in zip(points, tags, strict=True) if "R" in tag.access]
-        return ReadPlan(self._options.unit, readable, self._options.limits)
+        return ReadPlan(self._options.unit, readable, writable, self._options.limits)
 
     async def open(self, context: DriverContext) -> None:
         """Lease the endpoint's line.
@@ -58,7 +59,7 @@ class ModbusDriver:
         self._release()
         self._context = context
         self._lease = await context.lines.acquire(context.endpoint, lambda: ModbusSession(self._options.framing))
-        self._generation += 1
+        self._opening = object()
         session = self._lease.session
         wanted = self._options.framing
         if wanted not in {"auto", session.framing}:
@@ -68,14 +69,17 @@ class ModbusDriver:
             text = f"driver {context.name}: unit {self._options.unit} does not exist with framing {session.framing}; "
             raise self._misconfigured("unit", f"{text}it is a number from 1 to {SERIAL_UNIT_MAX}")
 
-    async def read(self, plan: ReadPlan) -> Sequence[Batch]:
+    async def read(self, plan: Plan) -> Sequence[Batch]:
         """One scan.
 
         raises NoReply, NotConnected, Busy
         """
+        assert isinstance(plan, ReadPlan)
         context, session = self._opened()
-        if plan.generation != self._generation:
-            plan.forget_splits(self._generation)
+        if plan.opening is not self._opening:
+            # A device that was restarted may have other registers, and this driver may not have made the plan.
+            plan.forget_splits(self._opening)
+            self._points.update(plan.writable)
         exchange = await self._exchange(session, plan.asks)
         if not exchange.faults and not exchange.is_silent:
             return plan.batches(exchange.answers, context.clock.now_ns())  # type: ignore[arg-type]  # no faults: all bytes

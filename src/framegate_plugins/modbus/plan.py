@@ -6,9 +6,9 @@ smaller ones, so that the neighbours stay Good. `Columns.tag` and every `Batch.t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from framegate.contract.frame import Batch, Int32Column
+from framegate.contract.frame import Batch, Int32Column, TagId
 from framegate.contract.quality import Quality
 from framegate_plugins.modbus.codec import ExceptionReply
 from framegate_plugins.modbus.columns import Columns
@@ -24,15 +24,19 @@ SPLIT_EXCEPTIONS = frozenset({2, 3, 4})
 
 
 class ReadPlan:
-    """Merged reads for the tags of one scan class."""
+    """Merged reads for the tags of one scan class.
 
-    def __init__(self, unit: int, points: Sequence[Point], limits: Limits) -> None:
+    writable  points of the same tags that may be written, those that are never read among them
+    opening   which opening of the driver the splits were learnt in
+    """
+
+    def __init__(self, unit: int, points: Sequence[Point], writable: Mapping[TagId, Point], limits: Limits) -> None:
+        self.writable = writable
+        self.opening: object = None
         self._unit = unit
         self._points = points
         self._merged = tuple(merge(points, limits))
         self._columns = Columns(points, self._merged)
-        self.generation = 0
-        """Opening of the driver that the splits were learnt in."""
         self._take(self._merged)
 
     @property
@@ -45,9 +49,9 @@ class ReadPlan:
         self.asks = tuple(Ask(self._unit, block.request) for block in blocks)
         self._empty = tuple(bytes(ask.request.answer_bytes) for ask in self.asks)
 
-    def forget_splits(self, generation: int) -> None:
-        """Merge again as at first: a device that was restarted may have other registers."""
-        self.generation = generation
+    def forget_splits(self, opening: object) -> None:
+        """Merge again as at first."""
+        self.opening = opening
         if len(self.blocks) != len(self._merged):
             self._take(self._merged)
             self._columns.relocate(self.blocks)

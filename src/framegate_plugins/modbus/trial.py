@@ -1,0 +1,104 @@
+"""A driver at work without a gateway around it: for tests and measurements.
+
+async with Trial() as trial:
+    simulator = await trial.simulate(units=[1])
+    driver = await trial.open(simulator.url, {"unit": 1})
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from framegate.contract.driver import BoundTag, DriverContext
+from framegate.contract.frame import Access, Batch, TagId, Value, ValueType
+from framegate.endpoint.clock import SystemClock
+from framegate.endpoint.endpoint import endpoint_from_row
+from framegate.endpoint.pool import EndpointPool
+from framegate.observe.log import make_log
+from framegate.observe.metrics import Metrics
+from framegate_plugins.modbus.driver import ModbusDriver
+from framegate_plugins.modbus.simulator import Simulator, start
+
+
+class Trial:
+    """Simulators, lines and drivers that end together."""
+
+    def __init__(self) -> None:
+        self.log = make_log(io.StringIO())
+        self.clock = SystemClock()
+        self.pool = EndpointPool({}, self.clock, self.log, Metrics())
+        self._rows: dict[str, Mapping[str, object]] = {}
+        self._drivers: list[ModbusDriver] = []
+        self._simulators: list[Simulator] = []
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for driver in self._drivers:
+            await driver.close()
+        await self.pool.close()
+        for simulator in self._simulators:
+            await simulator.close()
+
+    async def simulate(self, **options: Any) -> Simulator:
+        """A simulator; `simulator.py` lists the options."""
+        simulator = await start(options)
+        self._simulators.append(simulator)
+        return simulator
+
+    def endpoint(self, url: str, **row: object) -> str:
+        """Name of an endpoint with this address; the same for the same address."""
+        name = next((name for name, known in self._rows.items() if known["url"] == url), f"line{len(self._rows)}")
+        self._rows.setdefault(name, {"url": url, **row})
+        self.pool.update({name: endpoint_from_row(name, row, Path()) for name, row in self._rows.items()})
+        return name
+
+    def context(self, url: str, **row: object) -> DriverContext:
+        return DriverContext(f"device{len(self._drivers)}", self.endpoint(url, **row), self.pool, self.clock, self.log)
+
+    async def open(self, url: str, options: Mapping[str, Any] | None = None, **row: object) -> ModbusDriver:
+        """A driver whose line stands; `row` is what the endpoint's row says besides its URL."""
+        driver = ModbusDriver(options or {})
+        await driver.open(self.context(url, **row))
+        self._drivers.append(driver)
+        return driver
+
+
+def bound_tags(*rows: str) -> list[BoundTag]:
+    """Tags from `address type [key=value ...]`, numbered from 0; all may be written where the area allows."""
+    tags = []
+    for number, row in enumerate(rows):
+        address, type_, *pairs = row.split()
+        options = {key: _parsed(value) for key, _, value in (pair.partition("=") for pair in pairs)}
+        access: Access = "RW" if address.startswith(("hr", "coil", "4", "0")) else "R"
+        tags.append(BoundTag(TagId(number), f"t{number}", address, ValueType(type_), access, options))
+    return tags
+
+
+def _parsed(text: str) -> int | str:
+    return int(text) if text.isdecimal() else text
+
+
+def values_in(batches: Sequence[Batch]) -> dict[int, Value]:
+    """Value by tag, for rows of Good quality."""
+    return {tag: value for tag, value, status in _rows(batches) if status == 0}
+
+
+def faults_in(batches: Sequence[Batch]) -> dict[int, int]:
+    """StatusCode by tag, for rows of other quality."""
+    return {tag: status for tag, _, status in _rows(batches) if status}
+
+
+def _rows(batches: Sequence[Batch]) -> Iterator[tuple[int, Value, int]]:
+    for batch in batches:
+        quality = np.broadcast_to(batch.quality, batch.rows).tolist()
+        yield from zip(batch.tag.tolist(), batch.value.tolist(), quality, strict=True)
