@@ -15,6 +15,7 @@ class SlotHealth:
 
     since_ns, last_good_ns, last_error_ns   wall time, ns UTC; 0 = never
     last_error, hint    what happened and what to do next; last_error is "" while all is well
+    tags                how many the slot reads
     failing_in_a_row    scans or opens that failed since the last good scan
     """
 
@@ -37,12 +38,14 @@ class SlotHealth:
         "scans_skipped",
         "since_ns",
         "state",
+        "tags",
         "wait_s",
         "writes_total",
     )
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.tags = 0
         self.state = State.LOADING
         self.since_ns = 0
         self.last_good_ns = 0

@@ -222,6 +222,7 @@ class Shift:
         self._silent = 0
         self._backoff.reset()
         self._outlet.is_up()
+        self._account.health.wait_s = 0.0
         self.is_asking = True
         if self._state is not State.ACTIVE:
             self._state = self._move(Event.REPLIED)

@@ -68,6 +68,7 @@ class Slot:
         self._periods_s = [plan.period_s for plan in plans]
         self._scans = [Scan(plan, index) for index, plan in enumerate(plans)]
         self._account = Account(name, clock, log, metrics)
+        self._account.health.tags = sum(scan.rows for scan in self._scans)
         self._outlet = Outlet(sink, self._scans, clock, self._account)
         self._backoff = Backoff(dice)
         self._lane = WriteLane()

@@ -135,6 +135,9 @@ def test_no_reply_three_in_a_row_quarantines_and_returns_at_first_reply(make_pla
         assert slot.health.scans_failed == 3
         assert len(plant.log.events("slot_quarantined")) == 1
         assert qualities(plant, 10)[-1] == Quality.BAD_TIMEOUT, "the other scan's tags are told, too"
+        told = [*qualities(plant, 1), *qualities(plant, 10)].count(Quality.BAD_TIMEOUT)
+        assert told == 3 + 1, "once per failed scan, and once for the scan that was not under way"
+        assert slot.health.tags == 6
         skipped = slot.health.scans_skipped
         start = plant.clock.monotonic()
         await plant.until(lambda: state_of(slot) is State.ACTIVE)

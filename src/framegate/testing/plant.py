@@ -1,0 +1,78 @@
+"""For flow tests: tables of a small plant, the gateway as a process of its own, and a bounded wait."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+WAIT_S_MAX = 20.0
+
+
+def free_port() -> int:
+    """A TCP port on loopback that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def write_tables(
+    home: Path,
+    *,
+    plc: str,
+    broker: str,
+    tags: int = 10,
+    scan: str = "100ms",
+    connector: str = "encoding: json-batch",
+    options: str = "qos: 1",
+    gateway: str = "",
+    metrics: int = 0,
+) -> None:
+    """Three tables: one Modbus device with `tags` int16 registers, one MQTT connector."""
+    config = home / "config"
+    config.mkdir(parents=True, exist_ok=True)
+    (config / "endpoints.yml").write_text(f"endpoints:\n  plc: {{url: '{plc}'}}\n  broker: {{url: '{broker}'}}\n")
+    (config / "drivers.yml").write_text(
+        f"gateway: {{name: gw, tenant: flow, metrics: '127.0.0.1:{metrics or free_port()}'{gateway}}}\n"
+        f"drivers:\n  plc: {{plugin: modbus, endpoint: plc, options: {{unit: 1}}, scan: {{default: {scan}}}}}\n"
+        f"connectors:\n  cloud: {{plugin: mqtt, endpoint: broker, {connector}, options: {{{options}}}}}\n"
+    )
+    rows = "\n".join(f"  - {{tag: t{i}, source: plc, address: 'hr:{i}', type: int16}}" for i in range(tags))
+    (config / "variables.yml").write_text(f"variables:\n{rows}\n")
+
+
+def edge(*words: str, timeout: float = WAIT_S_MAX) -> subprocess.CompletedProcess[str]:
+    """Run one verb to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "framegate", *words],
+        capture_output=True, text=True, timeout=timeout, check=False, env={**os.environ, "NO_COLOR": "1"},
+    )  # fmt: skip
+
+
+def start_gateway(home: Path) -> subprocess.Popen[bytes]:
+    """`edge run` in the background; its log lines go to HOME/log."""
+    with (home / "log").open("ab") as log:
+        return subprocess.Popen([sys.executable, "-m", "framegate", "run", "--home", str(home)], stderr=log)
+
+
+def stop_gateway(gateway: subprocess.Popen[bytes]) -> tuple[int, float]:
+    """SIGTERM; exit code and seconds it took."""
+    began = time.monotonic()
+    gateway.terminate()
+    try:
+        return gateway.wait(WAIT_S_MAX), time.monotonic() - began
+    finally:
+        gateway.kill()
+
+
+async def until(condition: Callable[[], bool], what: str, seconds: float = WAIT_S_MAX) -> None:
+    """Wait for something to become true; fail with its name when it does not."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {seconds:.0f} s in vain for: {what}"
+        await asyncio.sleep(0.02)
