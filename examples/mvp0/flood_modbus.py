@@ -15,8 +15,8 @@ STEPS_PER_S = 10
 
 async def flood(port: int, points: int, pps: int) -> None:
     """Serve `points` holding registers of unit 1 and change `pps` of them every second."""
-    simulator = await load_role(discover()["modbus"], "simulator")({"port": port})
-    unit, at = simulator.unit(1), 0
+    simulator = await load_role(discover()["modbus"], "simulator")({"url": f"tcp://127.0.0.1:{port}"})
+    unit, at = simulator.units[1], 0
     print(f"serving {points} points on 127.0.0.1:{simulator.port}", flush=True)
     while True:
         for _ in range(max(1, pps // STEPS_PER_S)):

@@ -51,7 +51,7 @@ class Binding:
     def plans(self, row: DriverRow, driver: Driver) -> list[ScanPlan]:
         """The device's merged reads, one plan per scan class that has tags; raises Misconfigured."""
         classes = self.tags.get(row.name, {})
-        return [ScanPlan(name, row.scan[name], driver.plan(tags)) for name, tags in classes.items()]
+        return [ScanPlan(name, row.scan[name], driver.plan(tags), tags) for name, tags in classes.items()]
 
 
 def bind(tables: Tables, catalogue: Catalogue) -> Binding:

@@ -78,7 +78,7 @@ class Stage:
     async def mend(self, fault: str) -> None:
         """End the outage."""
         if fault == "plc":
-            await self._plcs["tank"].start()
+            await self._plcs["tank"].listen()
         elif self._uplink is not None:
             await self._uplink.mend()
 
@@ -174,7 +174,7 @@ class Stage:
     def _show(self) -> None:
         """Put the plant's state into the PLCs."""
         for name, plc in self._plcs.items():
-            unit = plc.unit(1)
+            unit = plc.units[1]
             for register, word in holding_registers(name, self.plant).items():
                 unit.hold[register] = word
             for coil, state in coils(name, self.plant).items():
