@@ -34,7 +34,7 @@ BROAD_EXCEPT_PLACES = {
     "src/framegate/northbound/outbox.py": "supervisor of a connector",
     "src/framegate/cli/main.py": "edge of the process",
 }
-"""Files that may swallow any exception, and why. A handler that ends in `raise` only tidies up: it may stand anywhere."""
+"""Files that may swallow any exception, and why. A handler that ends in `raise` only tidies up; it may be anywhere."""
 
 
 def tracked() -> list[Path]:

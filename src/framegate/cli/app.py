@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from cyclopts import App
 
 from framegate import __version__
 
+VERBS: Mapping[str, str] = {
+    "run": "Run the gateway of a home folder.",
+    "demo": "Play a simulated plant through this gateway.",
+    "check": "Check the tables, offline; shows every problem.",
+    "init": "Write commented sample tables.",
+    "top": "Watch a running gateway: devices, connectors, log.",
+    "tags": "Tags of a running gateway.",
+    "wal": "The durable log.",
+    "version": "Show the version.",
+}
+GROUPS: Mapping[str, Mapping[str, str]] = {
+    "tags": {"ls": "List tags and values.", "get": "Show tags by name.", "watch": "Follow changes."},
+    "wal": {"stat": "How full it is, who lags.", "ls": "Records and gaps.", "verify": "Read and check every record."},
+}
+"""Verbs of two words, by the first."""
+
 
 def make_app() -> App:
-    """All verbs, none of them imported yet."""
+    """The whole command line."""
     app = App(
         name="edge",
         help="Framegate: every field protocol in, one canonical frame, every system out.",
@@ -16,31 +34,16 @@ def make_app() -> App:
         help_format="plaintext",
         suppress_keyboard_interrupt=False,
     )
-    app.command("framegate.cli.run:run", name="run", help="Run the gateway of a home folder.")
-    app.command("framegate.cli.demo:demo", name="demo", help="Play a simulated plant through this gateway.")
-    app.command("framegate.cli.check:check", name="check", help="Check the tables, offline; shows every problem.")
-    app.command("framegate.cli.init:init", name="init", help="Write commented sample tables.")
-    app.command("framegate.cli.top:top", name="top", help="Watch a running gateway: devices, connectors, log.")
-    app.command(
-        _group(
-            "tags",
-            "Tags of a running gateway.",
-            {"ls": "List tags and values.", "get": "Show tags by name.", "watch": "Follow changes."},
-        )
-    )
-    app.command(
-        _group(
-            "wal",
-            "The durable log.",
-            {"stat": "How full it is, who lags.", "ls": "Records and gaps.", "verify": "Read and check every record."},
-        )
-    )
-    app.command("framegate.cli.version:version", name="version", help="Show the version.")
+    for verb, text in VERBS.items():
+        if verb in GROUPS:
+            app.command(_group(verb, text))
+        else:
+            app.command(f"framegate.cli.{verb}:{verb}", name=verb, help=text)
     return app
 
 
-def _group(noun: str, help_: str, verbs: dict[str, str]) -> App:
-    group = App(name=noun, help=help_)
-    for verb, text in verbs.items():
-        group.command(f"framegate.cli.{noun}:{verb}", name=verb, help=text)
+def _group(noun: str, text: str) -> App:
+    group = App(name=noun, help=text)
+    for verb, verb_text in GROUPS[noun].items():
+        group.command(f"framegate.cli.{noun}:{verb}", name=verb, help=verb_text)
     return group

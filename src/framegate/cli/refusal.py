@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import traceback
+from difflib import get_close_matches
 
-from cyclopts import CycloptsError
+from cyclopts import CycloptsError, UnknownCommandError
 
 from framegate.cli import exits
+from framegate.cli.app import GROUPS, VERBS
 from framegate.cli.talk import complain, say
 from framegate.contract.errors import Busy, GatewayError, Misconfigured, NoReply, NotConnected
 
@@ -30,7 +32,7 @@ _BY_KIND = (
 def explain(error: Exception) -> int | None:
     """Tell the error and return its exit code; None for what is neither the user's nor the gateway's own, a bug."""
     if isinstance(error, CycloptsError):
-        complain(f"edge: {error}")
+        complain(f"edge: {_misuse(error)}")
         say("`edge --help` lists the commands, `edge COMMAND --help` their options")
         return exits.USAGE
     if not isinstance(error, GatewayError):
@@ -52,3 +54,14 @@ def exit_code(error: GatewayError) -> int:
     if known is not None:
         return known
     return next((code for kind, code in _BY_KIND if isinstance(error, kind)), exits.FAILED)
+
+
+def _misuse(error: CycloptsError) -> str:
+    """What is wrong with the command line; an unknown verb is explained here, since cyclopts would import every verb."""
+    if not isinstance(error, UnknownCommandError) or not error.unused_tokens:
+        return str(error)
+    chain, word = list(error.command_chain or ()), error.unused_tokens[0]
+    verbs = GROUPS[chain[0]] if chain and chain[0] in GROUPS else VERBS
+    near = get_close_matches(word, verbs, n=1)
+    guess = f" (did you mean {near[0]}?)" if near else ""
+    return f"no command {' '.join((*chain, word))}{guess}; one of {', '.join(verbs)}"

@@ -5,6 +5,8 @@ What fails comes first and says why on a line of its own; what is well may be cu
 
 from __future__ import annotations
 
+from textwrap import wrap
+
 from rich.text import Text
 
 from framegate.observe.face import ConnectorHealth, DeviceHealth, GatewayHealth
@@ -14,6 +16,7 @@ _MIB = 1 << 20
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"))
 NAME_COLUMNS = 18
 STATE_COLUMNS = 13
+REASON_LINES_MAX = 3
 GOOD_STATES = frozenset(("active", "connected"))
 
 
@@ -23,8 +26,10 @@ def draw(now: GatewayHealth, before: GatewayHealth, width: int, height: int) -> 
     before  an earlier record of the same gateway, for rates; the same record gives none
     """
     lines = [*_gateway(now, before), Text()]
-    ways_out = [Text(_CONNECTOR_HEAD, style="bold"), *_blocks_flat(_connectors(now, before))] if now.connectors else []
-    devices = _devices(now)
+    ways_out = (
+        [Text(_CONNECTOR_HEAD, style="bold"), *_blocks_flat(_connectors(now, before, width))] if now.connectors else []
+    )
+    devices = _devices(now, width)
     room = height - len(lines) - len(ways_out) - 3
     shown, hidden = _fitting(devices, max(room, 3))
     lines += [Text(_DEVICE_HEAD, style="bold"), *shown]
@@ -67,10 +72,13 @@ def _gateway(now: GatewayHealth, before: GatewayHealth) -> list[Text]:
     return lines
 
 
-def _devices(now: GatewayHealth) -> list[list[Text]]:
+def _devices(now: GatewayHealth, width: int) -> list[list[Text]]:
     """A block of lines per device, those in trouble first."""
     devices = sorted(now.devices, key=lambda device: (not device.error, device.name))
-    return [_block(_device_line(device, now.now_ns), device.state, device.error, device.hint) for device in devices]
+    return [
+        _block(_device_line(device, now.now_ns), device.state, _reason(device.error, device.hint), width)
+        for device in devices
+    ]
 
 
 def _device_line(device: DeviceHealth, now_ns: int) -> str:
@@ -81,12 +89,17 @@ def _device_line(device: DeviceHealth, now_ns: int) -> str:
     )
 
 
-def _connectors(now: GatewayHealth, before: GatewayHealth) -> list[list[Text]]:
+def _connectors(now: GatewayHealth, before: GatewayHealth, width: int) -> list[list[Text]]:
     seconds = (now.now_ns - before.now_ns) / _NS
     rows_before = {connector.name: connector.rows for connector in before.connectors}
     connectors = sorted(now.connectors, key=lambda connector: (not connector.error, connector.name))
     return [
-        _block(_connector_line(connector, rows_before, seconds), connector.state, connector.error, connector.hint)
+        _block(
+            _connector_line(connector, rows_before, seconds),
+            connector.state,
+            _reason(connector.error, connector.hint),
+            width,
+        )
         for connector in connectors
     ]
 
@@ -99,10 +112,17 @@ def _connector_line(connector: ConnectorHealth, rows_before: dict[str, int], sec
     )
 
 
-def _block(line: str, state: str, error: str, hint: str) -> list[Text]:
-    if not error:
+def _block(line: str, state: str, reason: str, width: int) -> list[Text]:
+    if not reason:
         return [Text(line, style="" if state in GOOD_STATES else "yellow")]
-    return [Text(line, style="red"), Text(f"  {error}{f'; {hint}' if hint else ''}", style="red")]
+    words = wrap(
+        reason, width, max_lines=REASON_LINES_MAX, placeholder=" ...", initial_indent="  ", subsequent_indent="  "
+    )
+    return [Text(line, style="red"), *(Text(row, style="red") for row in words)]
+
+
+def _reason(error: str, hint: str) -> str:
+    return f"{error}; {hint}" if error and hint else error
 
 
 def _blocks_flat(blocks: list[list[Text]]) -> list[Text]:
