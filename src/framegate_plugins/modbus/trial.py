@@ -15,6 +15,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from framegate.contract.command import Outcome, Write
 from framegate.contract.driver import BoundTag, DriverContext
 from framegate.contract.frame import Access, Batch, TagId, Value, ValueType
 from framegate.endpoint.clock import SystemClock
@@ -35,7 +36,7 @@ class Trial:
         self.pool = EndpointPool({}, self.clock, self.log, Metrics())
         self._rows: dict[str, Mapping[str, object]] = {}
         self._drivers: list[ModbusDriver] = []
-        self._simulators: list[Simulator] = []
+        self.simulators: list[Simulator] = []
 
     async def __aenter__(self) -> Self:
         return self
@@ -46,13 +47,13 @@ class Trial:
         for driver in self._drivers:
             await driver.close()
         await self.pool.close()
-        for simulator in self._simulators:
+        for simulator in self.simulators:
             await simulator.close()
 
     async def simulate(self, **options: Any) -> Simulator:
         """A simulator; `simulator.py` lists the options."""
         simulator = await start(options)
-        self._simulators.append(simulator)
+        self.simulators.append(simulator)
         return simulator
 
     def endpoint(self, url: str, **row: object) -> str:
@@ -102,3 +103,37 @@ def _rows(batches: Sequence[Batch]) -> Iterator[tuple[int, Value, int]]:
     for batch in batches:
         quality = np.broadcast_to(batch.quality, batch.rows).tolist()
         yield from zip(batch.tag.tolist(), batch.value.tolist(), quality, strict=True)
+
+
+EVERY_TYPE: tuple[tuple[str, Value], ...] = (
+    ("hr:0 int16", -5),
+    ("hr:1 uint16", 65000),
+    ("hr:2 int32", -70000),
+    ("hr:4 uint32 word_order=little", 4_000_000_000),
+    ("hr:6 int64", -(2**40)),
+    ("hr:10 uint64", 2**63 + 1),
+    ("hr:14 float32 byte_order=little", 1.5),
+    ("hr:16 float64", -2.25),
+    ("hr:22 string length=10", "Pumpe 3°"),
+    ("hr:27 bytes length=4", b"\x01\x02\x03\x04"),
+    ("coil:0 bool", True),
+    ("coil:1 bool", False),
+    ("coil:9 bool", True),
+    ("hr:20.l int8", -3),
+    ("hr:20.h uint8", 200),
+    ("hr:21.3 bool", True),
+    ("hr:21.4 bool", False),
+)
+"""A row of every type, and a value to write to it; the last four need function 22."""
+
+
+async def check_every_type(driver: ModbusDriver, rows: Sequence[tuple[str, Value]] = EVERY_TYPE) -> None:
+    """Write a value of every type, read all of them back.
+
+    raises AssertionError - a write that is not confirmed, or a value that reads back otherwise
+    """
+    tags = bound_tags(*(row for row, _ in rows))
+    plan = driver.plan(tags)
+    results = await driver.write([Write(tag.id, value) for tag, (_, value) in zip(tags, rows, strict=True)])
+    assert [(result.outcome, result.reason) for result in results] == [(Outcome.CONFIRMED, "")] * len(rows)
+    assert values_in(await driver.read(plan)) == {index: value for index, (_, value) in enumerate(rows)}
