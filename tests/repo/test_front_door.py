@@ -104,6 +104,31 @@ def test_edge_without_a_fit_python_says_what_to_do(clone: Path) -> None:
     assert "no Python 3.11 or later was found; install one" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("tests", "demo", "last_line", "code"),
+    [
+        ("echo '....'; echo '41 passed, 2 skipped in 3.21s'", "exit 0", "41 passed, 2 skipped in 3.21s", 0),
+        ("echo '1 failed, 40 passed in 3.21s'; exit 1", "exit 0", "1 failed, 40 passed in 3.21s", 1),
+        ("echo '41 passed in 3.21s'", "echo '{}'; exit 1", "41 passed, 1 failed", 1),
+        ("echo '2 failed, 39 passed in 3.21s'; exit 1", "exit 1", "39 passed, 3 failed", 1),
+        ("exit 4", "exit 0", "0 passed, 1 failed (the tests ended with status 4)", 4),
+    ],
+)
+def test_ci_run_ends_with_the_closing_line(tmp_path: Path, tests: str, demo: str, last_line: str, code: int) -> None:
+    (tmp_path / ".ci").mkdir()
+    shutil.copy(ROOT / ".ci" / "run", tmp_path / ".ci" / "run")
+    programs = {
+        "edge": f"#!/bin/sh\nif [ $1 = test ]; then {tests}; else {demo}; fi\n",
+        "bin/id": "#!/bin/sh\necho 1000\n",
+    }
+    for name, text in programs.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    done = call(tmp_path / ".ci" / "run", cwd=tmp_path, PATH=f"{tmp_path}/bin:{os.environ['PATH']}")
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (code, last_line)
+
+
 @pytest.mark.campaign
 @pytest.mark.timeout(900)
 def test_fresh_clone_survives_a_kill_and_two_starts_at_once(tmp_path: Path) -> None:
