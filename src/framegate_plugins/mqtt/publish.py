@@ -1,0 +1,163 @@
+"""PUBLISH packets of whole windows, written fast: the only part of the codec that runs once per message.
+
+What is the same for every message of a connection is made once: topic with its length, property block, fixed
+header's flags. A message then costs one look-up, one number and a handful of references in a list that is joined
+into one write. Topic aliases live here too, because they belong to a connection and to its order of packets.
+
+Source: MQTT Version 5.0, 3.3 (PUBLISH), 3.3.2.3.4 (Topic Alias).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from struct import Struct
+
+from framegate.contract.connector import Window
+from framegate_plugins.mqtt.codec import PACKET_BYTES_MAX
+from framegate_plugins.mqtt.fields import BINARY_BYTES_MAX, text, varint
+from framegate_plugins.mqtt.packets import Version
+from framegate_plugins.mqtt.properties import Property, UserProperties, encode_property
+from framegate_plugins.mqtt.topics import is_topic_name
+
+ROUTES_MAX = 65_536
+"""Topics whose written form is kept; further ones are written anew each time."""
+POSITION_DIGITS_MAX = 20
+_ALIAS_BYTES = 3
+_DUP, _RETAIN = 0x08, 0x01
+_head2 = Struct(">BBB").pack  # first byte and a remaining length of two bytes: 128 to 16,383
+_NO_TOPIC = b"\0\0"
+
+
+@dataclass(frozen=True, slots=True)
+class PublishStyle:
+    """What every message of a connection has in common.
+
+    gateway    name for the user property `gateway`; "" leaves it and `pos` out
+    alias_max  topic aliases the broker accepts
+    """
+
+    version: Version = Version.V5
+    qos: int = 1
+    retain: bool = False
+    packet_bytes_max: int = PACKET_BYTES_MAX
+    alias_max: int = 0
+    gateway: str = ""
+    user_properties: UserProperties = ()
+
+
+class PublishWriter:
+    """Gathers packets in `parts`, `size` bytes in all, until they are taken.
+
+    refusal  why the last run stopped at a message that can never be sent; "" otherwise
+    """
+
+    def __init__(self, style: PublishStyle) -> None:
+        self.style = style
+        self.parts: list[bytes] = []
+        self.size = 0
+        self.refusal = ""
+        self._routes: dict[bytes, tuple[bytes, bytes]] = {}
+        self._aliases = 0
+        self._alias_max = style.alias_max if style.version is Version.V5 else 0
+        self._encoding: str | None = None
+        self._has_positions = bool(style.gateway) and style.version is Version.V5
+        self._lengths: Sequence[bytes] = ()
+        self._blocks: Sequence[bytes] = ()
+
+    def take(self) -> bytes:
+        """Everything gathered since the last call."""
+        data = b"".join(self.parts)
+        self.parts.clear()
+        self.size = 0
+        return data
+
+    def add_run(
+        self, window: Window, indices: Sequence[int], packet_ids: Sequence[int], bytes_max: int, *, dup: bool = False
+    ) -> int:
+        """Write messages of a window until `size` reaches bytes_max; how many were written.
+
+        packet_ids  one per index; empty for QoS 0
+        returns     fewer than asked at the bound, or in front of a message that cannot be sent (see `refusal`)
+        """
+        if window.encoding != self._encoding:
+            self._prepare(window.encoding)
+        style, routes, lengths, blocks = self.style, self._routes, self._lengths, self._blocks
+        extend, has_positions, size = self.parts.extend, self._has_positions, self.size
+        keys, payloads, positions = window.key, window.payload, window.position
+        first = 0x30 | style.qos << 1 | (_RETAIN if style.retain else 0) | (_DUP if dup else 0)
+        packet_bytes_max = style.packet_bytes_max
+        packet_id = digits = b""
+        self.refusal = ""
+        written = 0
+        for written, index in enumerate(indices):
+            if size >= bytes_max:
+                break
+            key, payload = keys[index], payloads[index]
+            route = routes.get(key) or self._route(key)
+            if route is None:
+                break
+            topic, alias = route
+            if packet_ids:
+                packet_id = packet_ids[written].to_bytes(2, "big")
+            if has_positions:
+                digits = b"%d" % positions[index]
+            length = lengths[len(digits) + len(alias)]
+            block = blocks[len(digits)]
+            body = len(topic) + len(packet_id) + len(length) + len(alias) + len(block) + len(digits) + len(payload)
+            head = _head2(first, body & 127 | 128, body >> 7) if 127 < body < 16384 else _head(first, body)
+            if body + len(head) > packet_bytes_max:
+                self.refusal = f"it has {body + len(head)} bytes, the broker takes {packet_bytes_max}"
+                routes.pop(key, None)  # the broker has not seen an alias that was to be introduced here
+                break
+            extend((head, topic, packet_id, length, alias, block, digits, payload))
+            size += body + len(head)
+        else:
+            written = len(indices)
+        self.size = size
+        return written
+
+    def fits(self, window: Window, index: int) -> bool:
+        """Whether a message that was sent on another connection may be sent on this one."""
+        self._prepare(window.encoding)
+        overhead = 5 + 2 + 2 + 4 + _ALIAS_BYTES + POSITION_DIGITS_MAX + len(self._blocks[-1])
+        return overhead + len(window.key[index]) + len(window.payload[index]) <= self.style.packet_bytes_max
+
+    def _prepare(self, encoding: str) -> None:
+        """Property blocks for messages of one content type, by the number of digits of their position."""
+        self._encoding = encoding
+        digits_range = range(POSITION_DIGITS_MAX + 1)
+        if self.style.version is not Version.V5:
+            self._lengths = [b""] * (POSITION_DIGITS_MAX + _ALIAS_BYTES + 1)
+            self._blocks = [b""] * (POSITION_DIGITS_MAX + 1)
+            return
+        block = encode_property(Property.CONTENT_TYPE, encoding) if encoding else b""
+        block += encode_property(Property.USER_PROPERTY, self.style.user_properties)
+        if not self._has_positions:
+            self._blocks = [block] * len(digits_range)
+            self._lengths = [varint(len(block) + extra) for extra in range(POSITION_DIGITS_MAX + _ALIAS_BYTES + 1)]
+            return
+        block += encode_property(Property.USER_PROPERTY, (("gateway", self.style.gateway),))
+        block += bytes((Property.USER_PROPERTY,)) + text("pos")
+        self._blocks = [block + digits.to_bytes(2, "big") for digits in digits_range]
+        self._lengths = [varint(len(block) + 2 + extra) for extra in range(POSITION_DIGITS_MAX + _ALIAS_BYTES + 1)]
+
+    def _route(self, key: bytes) -> tuple[bytes, bytes] | None:
+        """Topic and alias property for a topic not met before; None when no message may carry it."""
+        if len(key) > BINARY_BYTES_MAX or not is_topic_name(key.decode(errors="replace")):
+            self.refusal = "its topic is empty, too long, or holds a wildcard"
+            return None
+        topic = len(key).to_bytes(2, "big") + key
+        if len(self._routes) >= ROUTES_MAX:
+            return topic, b""
+        if self._aliases >= self._alias_max:
+            self._routes[key] = topic, b""
+            return topic, b""
+        self._aliases += 1
+        alias = encode_property(Property.TOPIC_ALIAS, self._aliases)
+        self._routes[key] = _NO_TOPIC, alias
+        return topic, alias
+
+
+def _head(first: int, body: int) -> bytes:
+    return bytes((first,)) + (varint(body) if body <= PACKET_BYTES_MAX - 5 else b"\xff\xff\xff\xff\x7f")

@@ -1,0 +1,396 @@
+"""The client's half of an MQTT session: what is under way, what may be sent next, what an answer means.
+
+Sans I/O: bytes go to the `Link` of the present connection, answers come in through `take_answers`. The state
+outlives connections, as the standard asks (4.1, 4.4): on a resumed session unacknowledged messages go out again
+under their old packet identifiers and in their old order, with DUP; on a lost one they go out as new. Connecting,
+keep-alive and time belong to client.py and connector.py.
+
+Order (O4): repeats leave before anything that was never sent, and after a refusal nothing new is sent until the outbox
+has offered the refused message again. Receive Maximum counts every message from PUBLISH to PUBACK or PUBCOMP (4.9).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import repeat
+
+from framegate.contract.connector import Window
+from framegate.contract.errors import Busy, GatewayError, NotConnected
+from framegate_plugins.mqtt.fields import broken
+from framegate_plugins.mqtt.flow import Ended, Flow, Flows
+from framegate_plugins.mqtt.packets import Version
+from framegate_plugins.mqtt.publish import PublishWriter
+from framegate_plugins.mqtt.reason import FIRST_REFUSAL, Action, action, held_back, message_refusal, unsendable
+
+CHUNK_BYTES_MAX = 256 * 1024
+"""Bytes joined into one write."""
+PENDING_BYTES_MAX = 512 * 1024
+"""Bytes the line may hold back before no more are given to it; well under an endpoint's write buffer."""
+PACKET_ID_MAX = 65_535
+BUSY_FIRST_S, BUSY_S_MAX = 1.0, 30.0
+_PUBACK, _PUBREC, _PUBREL, _PUBCOMP = b"\x40\x50\x62\x70"
+_NOT_FOUND = b"\x62\x03%b\x92"
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One connection, as far as a session needs it.
+
+    inflight_max  messages under way at most: the smaller of our bound and the broker's Receive Maximum
+    """
+
+    writer: PublishWriter
+    write: Callable[[bytes], None]
+    write_pending: Callable[[], int]
+    inflight_max: int
+
+    @property
+    def qos(self) -> int:
+        return self.writer.style.qos
+
+
+class ClientSession:
+    """State of one client identifier at one broker.
+
+    needs_clean  the broker must forget its half: it knows nothing of ours (first start), or both halves disagree
+    on_idle      called when nothing is under way any more, or nothing can be
+    """
+
+    def __init__(self) -> None:
+        self.needs_clean = True
+        self.on_idle: Callable[[], None] | None = None
+        self._link: Link | None = None
+        self._loss = NotConnected("the MQTT session has no connection yet; it is opened first", code="E5104")
+        self._flows = Flows()
+        self._waiting: deque[Flow] = deque()  # offered flows that have messages to send, in order
+        self._inflight: dict[int, tuple[Flow, int]] = {}  # PUBLISH sent, in order
+        self._releasing: dict[int, tuple[Flow, int]] = {}  # QoS 2: PUBREC came, PUBCOMP did not
+        self._resend: deque[int] = deque()  # packet identifiers in _inflight, not yet repeated on this connection
+        self._replies: list[bytes] = []
+        self._next_id = 1
+        self._qos = 0  # of everything in _inflight
+        self._is_held = False
+        self._cautious = 0  # so many messages go out one at a time
+        self._busy_s = BUSY_FIRST_S
+
+    @property
+    def is_attached(self) -> bool:
+        return self._link is not None
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._inflight and not self._releasing
+
+    @property
+    def is_unanswered(self) -> bool:
+        """Whether no answers will come (QoS 0): then nobody but the sender itself calls refill()."""
+        return self._link is not None and not self._link.qos
+
+    @property
+    def inflight(self) -> int:
+        """Messages under way."""
+        return len(self._inflight) + len(self._releasing)
+
+    # -- connections ----------------------------------------------------------------------------------------------
+
+    def can_resume(self, link: Link) -> bool:
+        """Whether what is under way may be repeated as it was, at this QoS and packet size."""
+        if self.is_idle:
+            return True
+        open_messages = [*self._inflight.values(), *self._releasing.values()]
+        return link.qos == self._qos and all(link.writer.fits(flow.window, index) for flow, index in open_messages)
+
+    def attach(self, link: Link, *, is_resumed: bool) -> int:
+        """A connection stands. Repeats go out at once, windows when they are offered. Returns how many repeats.
+
+        is_resumed  the broker kept its half; otherwise everything unacknowledged waits to be sent as new
+        """
+        self._flows.turn_over()
+        repeats = self.inflight
+        if is_resumed:
+            self._resend.extend(self._inflight)
+            self._replies += [_release(packet_id) for packet_id in self._releasing]
+        else:
+            self._start_over()
+        self._qos = link.qos
+        self._link = link
+        self.refill()
+        return repeats
+
+    def detach(self, error: NotConnected) -> bool:
+        """The connection is gone. Returns whether anybody waited for an answer, and so was told."""
+        self._link = None
+        self._loss = error
+        self._is_held = False
+        self._waiting.clear()
+        self._resend.clear()
+        self._replies.clear()
+        told = [flow for flow in self._flows if flow.on_end is not None]
+        for flow in told:
+            self._tell(flow, error)
+        if self.on_idle is not None:
+            self.on_idle()
+        return bool(told)
+
+    def suspect(self, reason: int) -> None:
+        """The broker hung up over a message without saying which: send what was under way one at a time.
+
+        When only one was under way, that is the one.
+        """
+        if len(self._inflight) == 1 and not self._releasing:
+            packet_id, (flow, index) = next(iter(self._inflight.items()))
+            del self._inflight[packet_id]
+            flow.flying -= 1
+            flow.fail(index, self._refusal(flow, index, reason))
+        self.needs_clean = True
+        self._cautious = max(self._cautious, len(self._inflight))
+
+    def _start_over(self) -> None:
+        lost: dict[Flow, list[int]] = {}
+        for flow, index in (*self._releasing.values(), *self._inflight.values()):
+            lost.setdefault(flow, []).append(index)
+        for flow, indices in lost.items():
+            flow.flying = 0
+            flow.requeue(indices)
+        self._releasing.clear()
+        self._inflight.clear()
+
+    # -- windows --------------------------------------------------------------------------------------------------
+
+    def offer(self, window: Window, on_end: Ended) -> None:
+        """Send a window, or go on with it. `on_end` is called once, possibly at once."""
+        flow = self._flows.find(window)
+        if flow is None:
+            on_end(None)
+            return
+        assert flow.on_end is None, "a window is offered while it is under way"
+        is_held = self._is_held and any(other.on_end is not None for other in self._flows)
+        flow.is_known = True
+        flow.on_end = on_end
+        if self._link is None:
+            self._tell(flow, self._loss)
+        elif flow.failed and not flow.is_reported:
+            flow.is_reported = True
+            self._tell(flow, flow.failure())
+        elif is_held:
+            self._tell(flow, held_back())
+        else:
+            self._is_held = False
+            self._resume(flow)
+
+    def _resume(self, flow: Flow) -> None:
+        flow.requeue(list(flow.failed))
+        flow.failed.clear()
+        if flow.has_unsent:
+            self._waiting.append(flow)
+            self.refill()
+        elif not flow.flying:
+            self._end(flow)
+
+    def withdraw(self, window: Window) -> None:
+        """Nobody waits for this window any more. What is under way stays so; nothing more of it is sent."""
+        flow = self._flows.known(window)
+        if flow is not None and flow.on_end is not None:
+            flow.on_end = None
+            if flow in self._waiting:
+                self._waiting.remove(flow)
+
+    # -- sending --------------------------------------------------------------------------------------------------
+
+    def refill(self) -> None:
+        """Send as much as the window of flight, and the line, have room for."""
+        link = self._link
+        if link is None or not (self._waiting or self._resend or self._replies):
+            return
+        writer = link.writer
+        writer.parts += self._replies
+        self._replies.clear()
+        while True:
+            if link.write_pending() <= PENDING_BYTES_MAX:
+                self._fill(link)
+            if not writer.parts:
+                break
+            link.write(writer.take())
+        if not link.qos or self._is_held:
+            self._end_finished()
+
+    def _fill(self, link: Link) -> None:
+        """Gather about CHUNK_BYTES_MAX of messages in the link's writer."""
+        room = 1 if self._cautious and link.qos else link.inflight_max
+        if link.qos:
+            room -= len(self._inflight) - len(self._resend) + len(self._releasing)
+        writer = link.writer
+        while room > 0 and self._resend and writer.size < CHUNK_BYTES_MAX:
+            packet_id = self._resend.popleft()
+            if packet_id in self._inflight:
+                flow, index = self._inflight[packet_id]
+                writer.add_run(flow.window, (index,), (packet_id,), CHUNK_BYTES_MAX, dup=True)
+                room -= 1
+        if self._resend:
+            return
+        while room > 0 and self._waiting and not self._is_held and writer.size < CHUNK_BYTES_MAX:
+            flow = self._waiting[0]
+            room -= self._send_some(flow, room, link)
+            if not flow.has_unsent:
+                self._waiting.popleft()
+
+    def _send_some(self, flow: Flow, room: int, link: Link) -> int:
+        """Write the next messages of a flow; returns how many are now under way."""
+        writer = link.writer
+        indices = flow.upcoming(room)
+        packet_ids = self._packet_ids(len(indices)) if link.qos else []
+        written = writer.add_run(flow.window, indices, packet_ids, CHUNK_BYTES_MAX)
+        if link.qos and written:
+            self._inflight.update(zip(packet_ids[:written], zip(repeat(flow), indices), strict=False))
+            flow.flying += written
+            self._next_id = packet_ids[written - 1] % PACKET_ID_MAX + 1
+        if writer.refusal:
+            index = indices[written]
+            window = flow.window
+            flow.fail(index, unsendable(window.key[index], window.position[index], writer.refusal))
+            flow.sent(written + 1)
+            self._is_held = True
+        else:
+            flow.sent(written)
+        return written
+
+    def _packet_ids(self, number: int) -> list[int]:
+        """The next free packet identifiers, in sequence."""
+        found: list[int] = []
+        packet_id, inflight, releasing = self._next_id, self._inflight, self._releasing
+        while len(found) < number:
+            if packet_id not in inflight and packet_id not in releasing:
+                found.append(packet_id)
+            packet_id = packet_id + 1 if packet_id < PACKET_ID_MAX else 1
+        return found
+
+    # -- answers --------------------------------------------------------------------------------------------------
+
+    def take_answers(self, data: bytes, at: int) -> int:
+        """Take in the run of acknowledgements that begins at `at`, and use the room; returns where it ends.
+
+        Only whole packets of 4 or 5 bytes (no properties) that suit our QoS are read here: nearly all of them.
+        """
+        size, is_qos2, inflight = len(data), self._qos == 2, self._inflight
+        start = at
+        while at + 4 <= size:
+            kind, length = data[at], data[at + 1]
+            if length == 2:
+                reason = 0
+            elif length == 3 and at + 5 <= size:
+                reason = data[at + 4]
+            else:
+                break
+            if kind == _PUBACK and reason < FIRST_REFUSAL and not is_qos2:
+                entry = inflight.pop(data[at + 2] << 8 | data[at + 3], None)
+                if entry is not None:
+                    flow = entry[0]
+                    flow.flying -= 1
+                    if not flow.flying:
+                        self._landed(flow)
+            elif kind in {_PUBACK, _PUBREC, _PUBCOMP}:
+                self.take_answer(kind, data[at + 2] << 8 | data[at + 3], reason)
+            else:
+                break
+            at += 2 + length
+        if at > start:
+            self.settle()
+        return at
+
+    def take_answer(self, kind: int, packet_id: int, reason: int) -> None:
+        """One acknowledgement; `settle` is owed after the last of a burst.
+
+        kind    first byte of its packet
+        raises  FrameBroken - it does not suit the QoS of our messages
+        """
+        if (kind == _PUBACK) == (self._qos == 2):
+            raise broken(f"an acknowledgement of type {kind >> 4} for messages of QoS {self._qos}")
+        if reason >= FIRST_REFUSAL and kind != _PUBCOMP:
+            self._refused(packet_id, reason)
+        elif kind == _PUBREC:
+            self._received(packet_id)
+        else:
+            # PUBCOMP "packet identifier not found" answers a PUBREL that was repeated after it had been done.
+            entry = (self._inflight if kind == _PUBACK else self._releasing).pop(packet_id, None)
+            if entry is not None:
+                self._land(entry[0])
+
+    def settle(self) -> None:
+        """After a burst of answers: use the freed room with one write."""
+        if self._cautious:
+            self._cautious -= 1
+        self.refill()
+        if self.on_idle is not None and self.is_idle:
+            self.on_idle()
+
+    def _received(self, packet_id: int) -> None:
+        entry = self._inflight.pop(packet_id, None)
+        if entry is not None:
+            self._releasing[packet_id] = entry
+        if packet_id in self._releasing:
+            self._replies.append(_release(packet_id))
+        elif self._link is not None and self._link.writer.style.version is Version.V5:
+            self._replies.append(_NOT_FOUND % packet_id.to_bytes(2, "big"))
+        else:
+            self._replies.append(_release(packet_id))
+
+    def _refused(self, packet_id: int, reason: int) -> None:
+        entry = self._inflight.pop(packet_id, None)
+        if entry is None:
+            return
+        flow, index = entry
+        flow.fail(index, self._refusal(flow, index, reason))
+        self._is_held = True
+        if action(reason) is Action.AFRESH:
+            self.needs_clean = True
+        self._land(flow)
+
+    def _refusal(self, flow: Flow, index: int, reason: int) -> GatewayError:
+        window = flow.window
+        error = message_refusal(window.key[index], window.position[index], reason, self._busy_s)
+        if isinstance(error, Busy):
+            self._busy_s = min(self._busy_s * 2, BUSY_S_MAX)
+        return error
+
+    def _land(self, flow: Flow) -> None:
+        flow.flying -= 1
+        if not flow.flying:
+            self._landed(flow)
+
+    def _landed(self, flow: Flow) -> None:
+        """Nothing of this flow is under way: it has ended, unless it has more to send."""
+        if flow.on_end is not None and (self._is_held or not flow.has_unsent):
+            self._end(flow)
+
+    # -- ends -----------------------------------------------------------------------------------------------------
+
+    def _end_finished(self) -> None:
+        """Flows that no answer will end: QoS 0, and those held behind a refusal."""
+        for flow in self._flows:
+            if not flow.flying:
+                self._landed(flow)
+
+    def _end(self, flow: Flow) -> None:
+        """Say how this offer of a flow ended."""
+        if flow in self._waiting:
+            self._waiting.remove(flow)
+        error = flow.failure()
+        if error is not None:
+            flow.is_reported = True
+        elif flow.has_unsent:
+            error = held_back()
+        else:
+            self._busy_s = BUSY_FIRST_S
+            self._flows.discard(flow)
+        self._tell(flow, error)
+
+    def _tell(self, flow: Flow, error: GatewayError | None) -> None:
+        on_end, flow.on_end = flow.on_end, None
+        if on_end is not None:
+            on_end(error)
+
+
+def _release(packet_id: int) -> bytes:
+    return bytes((_PUBREL, 2, packet_id >> 8, packet_id & 0xFF))
