@@ -69,7 +69,7 @@ async def serve(ints: int, floats: int, devices: int) -> None:
     servers = [await loop.create_server(lambda: Device(registers), "127.0.0.1", 0) for _ in range(devices)]
     print(json.dumps({"ports": [server.sockets[0].getsockname()[1] for server in servers]}), flush=True)
     closed = asyncio.Event()
-    loop.add_reader(sys.stdin.fileno(), lambda: closed.set() if not sys.stdin.buffer.read1(1) else None)
+    loop.add_reader(sys.stdin.fileno(), lambda: None if sys.stdin.read(1) else closed.set())
     while not closed.is_set():
         registers.walk()
         try:

@@ -1,215 +1,100 @@
 """CPU of a whole gateway per million tags, with the durable log on: the product's main figure.
 
-Method. The gateway is `edge run` in a process of its own. The device farm, mosquitto and the counting subscriber
-are other processes and stay outside the figure. After a warm-up the harness reads the gateway's CPU time (user and
-system, all threads, children included) and its counter of acknowledged rows, waits, and reads both again:
+Method. The gateway is `edge run` in a process of its own; see rig.py for what is counted and what stays outside.
+After a warm-up the harness reads the gateway's CPU time and its counter of acknowledged rows, waits, and reads both
+again; the readings themselves are outside the interval.
 
     us_per_tag = CPU microseconds / rows acknowledged by the broker        (= CPU seconds per million tags)
 
 Half of each device's tags are int16, half float32. QoS 1 unless told otherwise; every commit is fsynced. The
-subscriber checks that no position is missing and none arrives out of order.
+subscriber checks that no position is missing, up to the last that the gateway calls acknowledged, and that none
+arrives out of order.
 
-    python benches/gateway.py --tags 50000 --scan 1s --encoding json-batch
+    python -m benches.gateway --tags 50000 --scan 1s --encoding json-batch
+    python -m benches.gateway --tags 100000 --floats-only            memory: rss_mib
+    python -m benches.gateway --tags 50000 --scan 25ms --ceiling     rows/s of one core
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import json
-import os
-import re
-import shutil
-import signal
-import socket
-import subprocess
-import sys
-import tempfile
 import time
-import urllib.request
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
 
-import psutil
+from benches.rig import ACKED, LAG, QUIET_S, Case, Gateway, judged, plant, say, total
 
-HERE = Path(__file__).parent
-START_DEADLINE_S = 60.0
+FULL_CORE = 0.95  # above this the gateway, not its surroundings, limits the rate
 
 
-@dataclass(frozen=True)
-class Case:
-    """One measured situation."""
-
-    tags: int
-    scan: str
-    devices: int
-    encoding: str
-    qos: int
-    seconds: float
-    warm_up: float
-    inflight: int
-    outage: float
-    floats_only: bool
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextlib.contextmanager
-def child(*command: str, **options: object) -> Iterator[subprocess.Popen[str]]:
-    """A process that is ended when the block is left."""
-    process = subprocess.Popen(command, text=True, **options)  # type: ignore[call-overload]
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
+def measured(gateway: Gateway, seconds: float) -> dict[str, float]:
+    """Rates and costs over an interval."""
+    before = gateway.scrape()
+    cpu, began = gateway.cpu_s(), time.monotonic()
+    time.sleep(seconds)
+    cpu, took = gateway.cpu_s() - cpu, time.monotonic() - began
+    after = gateway.scrape()
+    rows = total(after, ACKED) - total(before, ACKED)
+    skipped = total(after, "edge_scans_skipped_total") - total(before, "edge_scans_skipped_total")
+    return {
+        "us_per_tag": round(1e6 * cpu / max(rows, 1), 3),
+        "tags_per_s": round(rows / took),
+        "tags_per_core_s": round(rows / cpu),
+        "core_share": round(cpu / took, 3),
+        "scans_skipped": round(skipped),
+        "lag_rows": round(total(after, LAG)),
+        "latency_ms": latency_ms(before, after),
+        "rss_mib": round(gateway.rss_mib(), 1),
+        "rss_peak_mib": round(gateway.peak_mib(), 1),
+    }
 
 
-def start_broker(folder: Path, port: int, inflight: int) -> subprocess.Popen[str]:
-    program = shutil.which("mosquitto", path=os.environ["PATH"] + ":/usr/sbin")
-    assert program, "this bench needs mosquitto (Debian package mosquitto)"
-    config = folder / "mosquitto.conf"
-    config.write_text(
-        f"listener {port} 127.0.0.1\nallow_anonymous true\nmax_inflight_messages {inflight}\n"
-        "max_queued_messages 0\nlog_type error\nset_tcp_nodelay true\n"
+def latency_ms(before: dict[str, float], after: dict[str, float]) -> float:
+    """Upper bound of the bucket that holds the median row, from the gateway's acceptance to the acknowledgement."""
+    grown = sorted(
+        (float(key.split('le="')[1].split('"')[0]), after[key] - before.get(key, 0.0))
+        for key in after
+        if key.startswith("edge_frame_latency_ms_bucket") and "+Inf" not in key
     )
-    return subprocess.Popen([program, "-c", str(config)], text=True)
+    rows = max((count for _, count in grown), default=0.0)
+    return next((bound for bound, count in grown if count >= 0.5 * rows), 0.0)
 
 
-def write_tables(home: Path, case: Case, farm_ports: Sequence[int], broker_port: int, metrics_port: int) -> None:
-    config = home / "config"
-    config.mkdir(parents=True)
-    per_device = case.tags // case.devices
-    ints = 0 if case.floats_only else per_device // 2
-    endpoints = [f"  plc{i}: {{url: 'tcp://127.0.0.1:{farm_ports[i]}'}}" for i in range(case.devices)]
-    endpoints.append(f"  broker: {{url: 'tcp://127.0.0.1:{broker_port}'}}")
-    (config / "endpoints.yml").write_text("endpoints:\n" + "\n".join(endpoints) + "\n")
-    drivers = [
-        f"  d{i}: {{plugin: modbus, endpoint: plc{i}, options: {{unit: 1}}, scan: {{default: {case.scan}}}}}"
-        for i in range(case.devices)
-    ]
-    (config / "drivers.yml").write_text(
-        f"gateway: {{name: bench, tenant: bench, metrics: '127.0.0.1:{metrics_port}'}}\ndrivers:\n"
-        + "\n".join(drivers)
-        + f"\nconnectors:\n  cloud: {{plugin: mqtt, endpoint: broker, encoding: {case.encoding}, "
-        f"options: {{qos: {case.qos}}}}}\n"
-    )
-    with (config / "variables.yml").open("w") as out:
-        out.write("variables:\n")
-        for device in range(case.devices):
-            for i in range(per_device):
-                register, type_ = (i, "int16") if i < ints else (ints + 2 * (i - ints), "float32")
-                out.write(f"  - {{tag: d{device}.t{i}, source: d{device}, address: 'hr:{register}', type: {type_}}}\n")
-
-
-def scrape(port: int) -> dict[str, float]:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as reply:
-        text = reply.read().decode()
-    return {match[1]: float(match[2]) for match in re.finditer(r"^(edge_[^ #]+) ([0-9.e+-]+|NaN)$", text, re.MULTILINE)}
-
-
-def total(samples: dict[str, float], name: str) -> float:
-    return sum(value for key, value in samples.items() if key.split("{")[0] == name)
-
-
-def cpu_seconds(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return float(times.user + times.system + times.children_user + times.children_system)
-
-
-def wait_for_rows(port: int, rows: float) -> None:
-    deadline = time.monotonic() + START_DEADLINE_S
-    while time.monotonic() < deadline:
-        with contextlib.suppress(OSError):
-            if total(scrape(port), ACKED) >= rows:
-                return
-        time.sleep(0.1)
-    sys.exit("the gateway delivered nothing within the start deadline")
-
-
-ACKED = "edge_outbox_acked_rows_total"
-
-
-def run(case: Case) -> dict[str, object]:
-    with tempfile.TemporaryDirectory(prefix="edge-bench-") as name, contextlib.ExitStack() as stack:
-        folder = Path(name)
-        broker_port, metrics_port = free_port(), free_port()
-        broker = start_broker(folder, broker_port, case.inflight)
-        stack.callback(lambda: broker.poll() is None and broker.terminate())
-        per_device = case.tags // case.devices
-        ints = 0 if case.floats_only else per_device // 2
-        farm = stack.enter_context(
-            child(
-                sys.executable, str(HERE / "farm.py"), "--ints", str(ints), "--floats", str(per_device - ints),
-                "--devices", str(case.devices),
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            )
-        )  # fmt: skip
-        assert farm.stdout is not None
-        farm_ports = json.loads(farm.stdout.readline())["ports"]
-        time.sleep(0.3)
-        counter = stack.enter_context(
-            child(
-                sys.executable, str(HERE / "consumer.py"), "--port", str(broker_port), "--encoding", case.encoding,
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            )
-        )  # fmt: skip
-        assert counter.stdout is not None
-        assert counter.stdin is not None
-        counter.stdout.readline()
-        home = folder / "home"
-        write_tables(home, case, farm_ports, broker_port, metrics_port)
+def run(case: Case, seconds: float, warm_up: float, *, is_ceiling: bool, is_counted: bool) -> None:
+    with plant(case, is_pinned=is_ceiling, is_counted=is_counted) as surroundings:
         began = time.monotonic()
-        gateway = stack.enter_context(
-            child(sys.executable, "-m", "framegate", "run", "--home", str(home), stderr=(folder / "log").open("w"))
-        )
-        process = psutil.Process(gateway.pid)
-        wait_for_rows(metrics_port, 1)
-        first_s = time.monotonic() - began
-        time.sleep(case.warm_up)
-        before, cpu_before, at_before = scrape(metrics_port), cpu_seconds(process), time.monotonic()
-        time.sleep(case.seconds)
-        after, cpu_after, at_after = scrape(metrics_port), cpu_seconds(process), time.monotonic()
-        memory = process.memory_info().rss / 2**20
-        rows = total(after, ACKED) - total(before, ACKED)
-        began = time.monotonic()
-        gateway.send_signal(signal.SIGTERM)
-        gateway.wait(20)
-        stop_s = time.monotonic() - began
-        time.sleep(0.5)
-        counter.stdin.close()
-        seen = json.loads(counter.stdout.readline())
-        return {
-            **asdict(case),
-            "us_per_tag": round(1e6 * (cpu_after - cpu_before) / max(rows, 1), 3),
-            "tags_per_s": round(rows / (at_after - at_before)),
-            "core_share": round((cpu_after - cpu_before) / (at_after - at_before), 3),
-            "rss_mib": round(memory, 1),
-            "first_delivery_s": round(first_s, 2),
-            "stop_s": round(stop_s, 2),
-            "subscriber": seen,
-        }
+        with surroundings.gateway() as gateway:
+            gateway.wait_for(ACKED, 1)
+            first_s = time.monotonic() - began
+            time.sleep(warm_up)
+            figures = measured(gateway, seconds)
+            stop_s = gateway.stop()
+        seen: dict[str, object] = {}
+        if surroundings.counter is not None:
+            time.sleep(QUIET_S)
+            seen = judged(gateway.acknowledged_position(), surroundings.counter.verdict())
+    if is_ceiling:
+        figures["is_core_full"] = figures["core_share"] >= FULL_CORE
+    say("gateway", case, **figures, first_delivery_s=round(first_s, 2), stop_s=round(stop_s, 2), subscriber=seen)
 
 
-if __name__ == "__main__":
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tags", type=int, default=50_000)
     parser.add_argument("--scan", default="1s")
     parser.add_argument("--devices", type=int, default=40)
-    parser.add_argument("--encoding", default="json-batch")
-    parser.add_argument("--qos", type=int, default=1)
+    parser.add_argument("--encoding", choices=("json", "json-batch", "protobuf"), default="json-batch")
+    parser.add_argument("--batch", type=int, default=32, help="frames per json-batch message")
+    parser.add_argument("--qos", type=int, choices=(0, 1, 2), default=1)
+    parser.add_argument("--floats-only", action="store_true")
+    parser.add_argument("--store", default="", help="keys of the store table, such as 'durability: os'")
+    parser.add_argument("--inflight", type=int, default=1000, help="mosquitto's max_inflight_messages")
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--warm-up", type=float, default=5.0)
-    parser.add_argument("--inflight", type=int, default=1000, help="mosquitto's max_inflight_messages")
-    parser.add_argument("--floats-only", action="store_true")
-    arguments = vars(parser.parse_args())
-    print(json.dumps(run(Case(outage=0.0, **arguments))))
+    parser.add_argument("--ceiling", action="store_true", help="gateway on core 0, everything else on core 1")
+    parser.add_argument("--no-subscriber", action="store_true", help="spare the other core; loss is not checked")
+    a = parser.parse_args()
+    case = Case(a.tags, a.scan, a.devices, a.encoding, a.batch, a.qos, a.floats_only, a.store, a.inflight)
+    run(case, a.seconds, a.warm_up, is_ceiling=a.ceiling, is_counted=not a.no_subscriber)
+
+
+if __name__ == "__main__":
+    main()

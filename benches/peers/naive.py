@@ -13,6 +13,7 @@ import json
 import time
 
 import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
 from pymodbus.client import ModbusTcpClient
 
 REGISTERS_PER_READ = 124
@@ -50,13 +51,13 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     arguments = parser.parse_args()
 
-    out = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
+    out = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
     out.max_inflight_messages_set(1000)
     out.connect("127.0.0.1", arguments.mqtt_port)
     out.loop_start()
     devices = [ModbusTcpClient("127.0.0.1", port=arguments.modbus_port) for _ in range(arguments.devices)]
     for device in devices:
-        device.connect()
+        device.connect()  # type: ignore[no-untyped-call]
     rows = 0
     due = reported = time.monotonic()
     while True:
