@@ -15,13 +15,11 @@ PURE_LAYERS = ("contract", "mapper", "bus", "northbound")
 FORBIDDEN = frozenset(("time", "random", "secrets", "uuid", "os", "socket", "threading", "subprocess", "ssl", "shutil"))
 
 ADAPTERS = {
-    "bus/rocks.py": "Disk over RocksDB",
+    "bus/ballast.py": "space given up when the disk is full",
     "bus/commit.py": "the thread that syncs",
-    "bus/recovery.py": "opens the store, in a child first",
-    "bus/hwm.py": "the high-water mark's file",
-    "bus/store.py": "opens the store",
-    "bus/inspect.py": "reads a store from the command line",
+    "bus/highwater.py": "the high-water mark's file",
     "bus/probe.py": "the child that opens a store first",
+    "bus/rocks.py": "Disk over RocksDB",
 }
 
 

@@ -13,6 +13,9 @@ endpoint = ["tcp", "serial"]        schemes it can use; absent: it needs no endp
 [simulator]
 entry = "framegate_plugins.modbus.simulator:start"
 
+[witness]                               reads back what reached a remote, for demo and tests
+entry = "framegate_plugins.mqtt.subscription:subscribe"
+
 [[protocol]]                        one line of README's table each
 name = "Modbus TCP"
 roles = ["driver"]
@@ -27,7 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-Role: TypeAlias = Literal["driver", "connector", "bridge", "simulator"]
+Role: TypeAlias = Literal["driver", "connector", "bridge", "simulator", "witness"]
 PLUGIN_API = 1
 
 

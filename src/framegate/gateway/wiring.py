@@ -69,7 +69,7 @@ class Gateway:
         self.store: Store = await open_store(self.home.data, options, self.clock, self.log, self.metrics)
         binding = bind(self.tables, self.store.catalogue)
         mapping = compile_mapping(binding.mapping)
-        self.bus = Bus(self.store, mapping, self.clock, self.log, self.metrics)
+        self.bus = Bus(self.store.wal, mapping, self.clock, self.log, self.metrics, row.ring_rows)
         endpoints = {
             name: endpoint_from_row(name, endpoint.row, self.home.config)
             for name, endpoint in self.tables.endpoints.items()

@@ -180,7 +180,7 @@ class MqttConnector:
 
     async def _acquire(self, context: ConnectorContext, endpoint: str) -> tuple[Client, Lease[Client]]:
         client = Client(context.name, self._session, context.clock)
-        lease = await context.lines.acquire(endpoint, lambda: client)
+        lease = await context.lines.acquire(endpoint, lambda: client, is_shared=False)
         if lease.session is not client:
             lease.release()
             text = f"connector {context.name}: endpoint {endpoint} is in use by another row; a line carries one client"

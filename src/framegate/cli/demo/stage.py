@@ -127,7 +127,7 @@ class Stage:
             self.broker_name = "mosquitto"
             port = self._start_mosquitto(program)
             await _wait_for_port(port)
-        subscribe = load_role(self._plugins["mqtt"], "simulator").__globals__["subscribe"]
+        subscribe = load_role(self._plugins["mqtt"], "witness")
         subscription = await subscribe("127.0.0.1", port, "demo/#", lambda _, payload: self.witness.take(payload))
         self._exit.push_async_callback(subscription.close)
         return port

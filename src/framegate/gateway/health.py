@@ -1,0 +1,179 @@
+"""What is going on, as the records of observe/face.py: read from the parts that know, whenever somebody asks.
+
+Satisfies observe.face.GatewayFace. Nothing is gathered in advance; an answer costs what it shows.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+import resource
+import time
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+from framegate import __version__
+from framegate.config import ConnectorRow, DriverRow
+from framegate.contract.quality import Quality
+from framegate.gateway.wiring import Gateway
+from framegate.northbound.outbox import Outbox
+from framegate.observe.face import BusHealth, ConnectorHealth, DeviceHealth, GatewayHealth, TagRow, WalHealth
+from framegate.observe.metrics import Histogram, Metrics
+from framegate.runtime.health import SlotHealth
+
+_PAGE_BYTES = resource.getpagesize()
+_WILD = re.compile(r"[*?\[]")
+
+
+class Health:
+    """The face of one running gateway."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    @property
+    def metrics(self) -> Metrics:
+        return self._gateway.metrics
+
+    def health(self) -> GatewayHealth:
+        gateway = self._gateway
+        tables = gateway.tables
+        slots = {slot.name: slot for slot in gateway.runtime.health()}
+        wal = self._wal()
+        return GatewayHealth(
+            name=tables.gateway.name,
+            tenant=tables.gateway.tenant,
+            version=__version__,
+            pid=os.getpid(),
+            started_ns=gateway.started_ns,
+            now_ns=gateway.clock.now_ns(),
+            cpu_s=time.process_time(),
+            rss_bytes=_rss_bytes(),
+            problem=wal.error,
+            devices=tuple(_device(row, slots[row.name]) for row in tables.drivers.values() if row.name in slots),
+            connectors=tuple(
+                self._connector(row, gateway.outboxes[row.name])
+                for row in tables.connectors.values()
+                if row.name in gateway.outboxes
+            ),
+            bus=self._bus(),
+            wal=wal,
+        )
+
+    def find_tags(self, pattern: str, after: int, limit: int) -> Sequence[TagRow]:
+        return [self._row(tag_id) for tag_id in islice(self._matching(pattern, after), limit)]
+
+    def value(self, name: str) -> TagRow | None:
+        tag = self._gateway.store.catalogue.find(name)
+        return None if tag is None else self._row(tag.id)
+
+    def values(self, ids: Sequence[int]) -> Sequence[TagRow]:
+        last = len(self._gateway.store.catalogue)
+        return [self._row(tag_id) for tag_id in ids if 1 <= tag_id <= last]
+
+    def _matching(self, pattern: str, after: int) -> Iterator[int]:
+        names = self._gateway.store.catalogue.names(after)
+        if _WILD.search(pattern):
+            matches = re.compile(fnmatch.translate(pattern)).match
+            return (tag_id for tag_id, name in names if matches(name))
+        return (tag_id for tag_id, name in names if name.startswith(pattern))
+
+    def _row(self, tag_id: int) -> TagRow:
+        tag = self._gateway.store.catalogue.tag(tag_id)
+        reading = self._gateway.bus.latest.value(tag_id)
+        value, quality, source_time, gateway_time = reading or (None, Quality.BAD_WAITING_FOR_INITIAL_DATA, 0, 0)
+        return TagRow(
+            id=tag.id,
+            name=tag.name,
+            device=tag.device,
+            type=tag.type.value,
+            unit=tag.unit,
+            access=tag.access,
+            value=value,
+            quality=int(quality),
+            source_time=source_time,
+            gateway_time=gateway_time,
+        )
+
+    def _bus(self) -> BusHealth:
+        bus = self._gateway.bus
+        return BusHealth(
+            rows=bus.rows, ring_rows=bus.pending_rows, ring_rows_max=bus.ring_rows_max, is_paused=bus.is_paused
+        )
+
+    def _wal(self) -> WalHealth:
+        store = self._gateway.store
+        wal, gaps = store.wal, store.wal.books.gaps.all()
+        return WalHealth(
+            state=wal.state.value,
+            head=wal.head,
+            durable=wal.durable,
+            bytes=store.disk.bytes_used(),
+            bytes_max=wal.options.retention_bytes,
+            bytes_free=store.disk.bytes_free(),
+            gaps=len(gaps),
+            rows_dropped=sum(gap.last - gap.first + 1 for gap in gaps),
+            error=wal.error,
+        )
+
+    def _connector(self, row: ConnectorRow, outbox: Outbox) -> ConnectorHealth:
+        health = outbox.health
+        metrics = self._gateway.metrics
+        latency = metrics.histogram("edge_frame_latency_ms", connector=row.name)
+        return ConnectorHealth(
+            name=row.name,
+            plugin=row.plugin,
+            endpoint=row.endpoint,
+            encoding=row.encoding,
+            state=health.state.value,
+            since_ns=health.since_ns,
+            last_ack_ns=health.last_ack_ns,
+            rows=health.rows_acked,
+            lag_rows=max(0, self._gateway.bus.durable - health.position),
+            latency_p50_ms=percentile(latency, 0.5),
+            latency_p99_ms=percentile(latency, 0.99),
+            reconnects=metrics.counter("edge_outbox_reconnects_total", connector=row.name).value,
+            refused=metrics.counter("edge_outbox_dead_letters_total", connector=row.name).value,
+            error=health.last_error,
+            hint="",
+        )
+
+
+def _device(row: DriverRow, slot: SlotHealth) -> DeviceHealth:
+    return DeviceHealth(
+        name=row.name,
+        plugin=row.plugin,
+        endpoint=row.endpoint,
+        state=slot.state.value,
+        since_ns=slot.since_ns,
+        last_good_ns=slot.last_good_ns,
+        scan_ms=1000.0 * slot.mean_scan_s,
+        scans_ok=slot.scans_ok,
+        scans_failed=slot.scans_failed,
+        scans_skipped=slot.scans_skipped,
+        rows=slot.rows_total,
+        tags=slot.tags,
+        reconnects=slot.reconnects,
+        error=slot.last_error,
+        hint=slot.hint,
+    )
+
+
+def percentile(histogram: Histogram, share: float) -> float:
+    """Upper bound of the bucket in which that share of all observations is reached; 0.0 before the first."""
+    total = sum(histogram.counts)
+    if total == 0:
+        return 0.0
+    reached = 0
+    for bound, count in zip(histogram.bounds, histogram.counts, strict=False):
+        reached += count
+        if reached >= share * total:
+            return bound
+    return histogram.bounds[-1]
+
+
+def _rss_bytes() -> int:
+    """Resident memory of this process, from /proc."""
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * _PAGE_BYTES
