@@ -1,0 +1,74 @@
+"""kill -9 in the middle of a flood: what was durable arrives, in order, with bounded repeats."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from framegate.observe.face import GatewayHealth
+from framegate.testing import plant
+from framegate.testing.account import Account
+from framegate.testing.mosquitto import Mosquitto
+from framegate_plugins.modbus.simulator import Simulator as Plc
+
+TAGS = 200
+WINDOW_ROWS, WINDOWS = 256, 2
+COMMIT_LAG_ROWS = 1_000
+ROWS_PER_ROUND = 1_500
+
+
+@pytest.mark.parametrize(
+    ("rounds", "qos"),
+    [(3, 1), pytest.param(12, 1, marks=pytest.mark.campaign), pytest.param(12, 2, marks=pytest.mark.campaign)],
+)
+async def test_kill_in_a_flood_loses_nothing_durable(
+    *,
+    home: Path,
+    modbus: Callable[..., Awaitable[Plc]],
+    flood: Callable[[Plc, int], None],
+    mosquitto: Mosquitto,
+    subscribe: Callable[..., Awaitable[Account]],
+    run: Callable[[Path], subprocess.Popen[bytes]],
+    health: Callable[[Path], Awaitable[GatewayHealth]],
+    rounds: int,
+    qos: int,
+) -> None:
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")  # noqa: T201 - pytest shows it
+    dice = random.Random(seed)
+    plc = await modbus()
+    flood(plc, TAGS)
+    account = await subscribe(mosquitto.port, qos=2)
+    plant.write_tables(
+        home,
+        plc=plc.url,
+        broker=f"tcp://127.0.0.1:{mosquitto.port}",
+        tags=TAGS,
+        scan="20ms",
+        connector=f"encoding: json-batch, window_rows: {WINDOW_ROWS}, windows_in_flight: {WINDOWS}",
+        options=f"qos: {qos}",
+    )
+    durable = 0
+    for _ in range(rounds):
+        gateway = run(home)
+        wanted = account.newest + ROWS_PER_ROUND + dice.randrange(ROWS_PER_ROUND)
+        await plant.until(lambda wanted=wanted: account.newest > wanted, "a flood")  # type: ignore[misc]
+        now = (await health(home)).wal.durable
+        assert now > durable
+        durable = now
+        gateway.kill()
+        gateway.wait()
+    gateway = run(home)
+    await plant.until(lambda: account.newest > durable + TAGS and account.lost(durable) == 0, "every durable row")
+    plant.stop_gateway(gateway)
+    assert account.lost(account.newest) == 0
+    assert account.notices == []
+    assert (account.out_of_order, account.conflicts) == (0, 0)
+    assert account.repeats <= rounds * (WINDOW_ROWS * WINDOWS + COMMIT_LAG_ROWS)
+    for tag in ("t0", f"t{TAGS - 1}"):
+        values = [frame.value for frame in account.of(tag)]
+        assert values == sorted(values), f"{tag}: values went back in time"
