@@ -54,11 +54,19 @@ def run(case: Case, outage: float) -> None:
         seen = judged(gateway.acknowledged_position(), surroundings.counter.verdict())
     skipped = total(after, "edge_scans_skipped_total") - total(before, "edge_scans_skipped_total")
     say(
-        "outage", case, outage_s=outage, backlog_rows=round(total(held, LAG)), drain_s=round(drain_s, 2),
-        drain_rows_per_s=round(drain_rows / drain_s), scans_skipped=round(skipped), rss_steady_mib=round(steady, 1),
-        rss_outage_mib=round(during, 1), rss_outage_peak_mib=round(peak_during, 1), rss_peak_mib=round(peak, 1),
-        is_complete=seen["is_complete"], subscriber=seen,
-    )  # fmt: skip
+        "outage",
+        case,
+        outage_s=outage,
+        backlog_rows=round(total(held, LAG)),
+        drain_s=round(drain_s, 2),
+        drain_rows_per_s=round(drain_rows / drain_s),
+        scans_skipped=round(skipped),
+        rss_steady_mib=round(steady, 1),
+        rss_outage_mib=round(during, 1),
+        rss_growth_mib=round(peak_during - steady, 1),
+        rss_peak_mib=round(peak, 1),
+        subscriber=seen,
+    )
 
 
 def main() -> None:
