@@ -1,0 +1,99 @@
+"""Cursors: up to which position each connector's remote has taken responsibility.
+
+A commit is remembered at once and durable with the next group commit; it never moves a cursor back (invariant O1).
+A cursor is enabled from the moment its connector loads or commits it in this run: only enabled cursors hold
+retention back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import google_crc32c
+
+from framegate.contract.frame import Position
+from framegate.contract.ports import Change, Disk
+
+CONNECTORS_MAX = 1_000
+
+
+class DurableCursors:
+    """Satisfies contract.ports.Cursors; the log writes what `take_changes` hands out.
+
+    on_commit  told that there is something to write
+    """
+
+    def __init__(self, disk: Disk, on_commit: Callable[[], None] = lambda: None) -> None:
+        self._disk = disk
+        self.on_commit = on_commit
+        self._position: dict[str, Position] = {}
+        self._enabled: set[str] = set()
+        self._changed: set[str] = set()
+        self._forgotten: list[str] = []
+
+    def restore(self, known: Mapping[str, Position]) -> list[str]:
+        """Read the store; returns the connectors whose entry is lost: they begin at the oldest row kept.
+
+        known  cursors that were kept outside the store as well
+        """
+        broken = []
+        self._position.update(known)
+        for key, data in self._disk.scan("cursors", b""):
+            name = key.decode("utf-8", "replace")
+            if google_crc32c.value(key + data[:8]) == int.from_bytes(data[8:], "little") and len(data) == 12:
+                place = Position(int.from_bytes(data[:8], "big"))
+                self._position[name] = max(place, self._position.get(name, place))
+            elif name not in known:
+                broken.append(name)
+        return broken
+
+    def load(self, connector: str) -> Position | None:
+        assert len(self._enabled) < CONNECTORS_MAX
+        self._enabled.add(connector)
+        return self._position.get(connector)
+
+    def commit(self, connector: str, position: Position) -> None:
+        """Remember that every row up to position was acknowledged; durable with the next group commit."""
+        self._enabled.add(connector)
+        if position <= self._position.get(connector, -1):
+            return
+        self._position[connector] = position
+        self._changed.add(connector)
+        self.on_commit()
+
+    def release(self, connector: str) -> None:
+        """The connector is stopped or removed: its cursor stays, and holds nothing back any more."""
+        self._enabled.discard(connector)
+
+    def forget(self, connector: str) -> None:
+        """Drop the cursor for good: the connector begins anew if it ever comes back."""
+        self.release(connector)
+        self._changed.discard(connector)
+        if self._position.pop(connector, None) is not None:
+            self._forgotten.append(connector)
+            self.on_commit()
+
+    def floor(self, durable: Position) -> Position:
+        """Last position that no enabled connector needs any more."""
+        return min([self._position.get(name, Position(0)) for name in self._enabled], default=durable)
+
+    def ceiling(self) -> Position:
+        """Highest position that any remote has ever acknowledged."""
+        return max(self._position.values(), default=Position(0))
+
+    def positions(self) -> Mapping[str, Position]:
+        """Every cursor of the store, also of connectors that do not run now."""
+        return dict(self._position)
+
+    def take_changes(self) -> Sequence[Change]:
+        """What is not yet on its way to the store; the caller now owns it."""
+        if not self._changed and not self._forgotten:
+            return ()
+        changes: list[Change] = [("cursors", name.encode(), None) for name in self._forgotten]
+        for name in sorted(self._changed):
+            key, place = name.encode(), self._position[name].to_bytes(8, "big")
+            check: int = google_crc32c.value(key + place)
+            changes.append(("cursors", key, place + check.to_bytes(4, "little")))
+        self._changed.clear()
+        self._forgotten.clear()
+        return changes

@@ -1,0 +1,51 @@
+"""A group: what one commit writes in one piece, and who waits for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from framegate.contract.frame import Position
+from framegate.contract.ports import Change
+
+
+class Group:
+    """Changes that become durable together.
+
+    frames  records of rows;  other: changes of the books;  size: bytes of the records
+    last    durable head once this group is durable
+    then    called when it is
+    """
+
+    __slots__ = ("frames", "last", "other", "size", "then")
+
+    def __init__(self) -> None:
+        self.frames: list[Change] = []
+        self.other: list[Change] = []
+        self.size = 0
+        self.last = Position(0)
+        self.then: list[Callable[[], None]] = []
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.frames or self.other or self.then)
+
+    def changes(self) -> list[Change]:
+        """The books first: no frame is ever without its names."""
+        return [*self.other, *self.frames]
+
+    def joined(self, later: Group) -> Group:
+        """Both as one, in order, for writing again."""
+        both = Group()
+        both.frames = self.frames + later.frames
+        both.other = self.other + later.other
+        both.size = self.size + later.size
+        both.last = max(self.last, later.last)
+        both.then = self.then + later.then
+        return both
+
+    def without_frames(self, durable: Position) -> tuple[Group, Group]:
+        """While the disk is full: the books now, the frames later; the durable head stays where it is."""
+        now, later = Group(), Group()
+        now.other, now.then, now.last = self.other, self.then, durable
+        later.frames, later.size = self.frames, self.size
+        return now, later

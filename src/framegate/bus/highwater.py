@@ -1,0 +1,104 @@
+"""The high-water mark: what the store must at least hold, in a small file outside it.
+
+It tells a store that lost its newest records from one that never had them (I6), and it holds the cursors a second
+time, so that a damaged store never turns a connector into a new one. Two slots are written in turn, each with its
+own CRC: a torn write costs one step, not the mark. It is written after each sync of the store, so a process crash
+finds it exact, a power cut at most SYNC_INTERVAL_S old, and never ahead of the store.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+from pathlib import Path
+
+import google_crc32c
+import orjson
+
+from framegate.bus.fault import IO, UNWRITABLE
+from framegate.bus.mark import NO_MARK, HighWaterMark
+from framegate.contract.errors import StoreFailed
+from framegate.contract.frame import Position
+
+SYNC_INTERVAL_S = 1.0
+SLOT_BYTES = 256 << 10  # room for the cursors of a thousand connectors
+_HEADER = struct.Struct("<8sQQQQI")
+_MAGIC = b"FGMARK1\n"
+_CHECK_BYTES = 4
+
+
+class HighWaterFile:
+    """The file, open for as long as the store is."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        is_new = not path.exists()
+        try:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+            if is_new:
+                os.posix_fallocate(self._file, 0, 2 * SLOT_BYTES)  # a later write must not need room
+                os.fsync(self._file)
+                sync_folder(path.parent)
+        except OSError as error:
+            text = f"durable log {path}: {error.strerror}; give the gateway's user the folder, its files, and room"
+            raise StoreFailed(text, code=UNWRITABLE) from error
+        self._sequence, self.mark = _read(self._file)
+        self._synced_at = float("-inf")
+
+    def write(self, mark: HighWaterMark, *, force: bool = False) -> None:
+        """Survives the process at once and a power cut within a second; at once with `force`."""
+        self._sequence += 1
+        body = orjson.dumps(mark.cursors)
+        header = _HEADER.pack(_MAGIC, self._sequence, mark.position, mark.tags, mark.trim, len(body))
+        check: int = google_crc32c.value(header + body)
+        slot = header + body + check.to_bytes(_CHECK_BYTES, "little")
+        assert len(slot) <= SLOT_BYTES
+        now = time.monotonic()
+        try:
+            os.pwrite(self._file, slot, self._sequence % 2 * SLOT_BYTES)
+            if force or now - self._synced_at >= SYNC_INTERVAL_S:
+                os.fdatasync(self._file)
+                self._synced_at = now
+        except OSError as error:
+            raise StoreFailed(f"durable log {self._path}: {error.strerror}; check the disk", code=IO) from error
+        self.mark = mark
+
+    def close(self) -> None:
+        os.close(self._file)
+
+
+def read_mark(path: Path) -> HighWaterMark:
+    """The mark of a store that another process may have open."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return NO_MARK
+    try:
+        return _read(file)[1]
+    finally:
+        os.close(file)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make new and renamed files of a folder survive a power cut."""
+    file = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def _read(file: int) -> tuple[int, HighWaterMark]:
+    newest = (0, NO_MARK)
+    for offset in (0, SLOT_BYTES):
+        header = os.pread(file, _HEADER.size, offset)
+        if len(header) < _HEADER.size or not header.startswith(_MAGIC):
+            continue
+        _, sequence, position, tags, trim, size = _HEADER.unpack(header)
+        rest = os.pread(file, min(size, SLOT_BYTES) + _CHECK_BYTES, offset + _HEADER.size)
+        body = rest[:-_CHECK_BYTES]
+        is_whole = google_crc32c.value(header + body) == int.from_bytes(rest[-_CHECK_BYTES:], "little")
+        if is_whole and sequence > newest[0]:
+            newest = (sequence, HighWaterMark(Position(position), tags, Position(trim), orjson.loads(body)))
+    return newest

@@ -1,0 +1,104 @@
+"""Latest values: for every tag its newest value, quality and times, in columns indexed by tag id.
+
+Taking a batch costs next to nothing: it is kept as the newest one of its tag column, and only a look-up writes what
+has gathered into the columns. A tag that was never read has no value, never 0; a Bad row has a quality and no
+value.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from framegate.contract.frame import Batch, Kind, ObjectColumn, Value
+from framegate.contract.quality import is_bad
+
+GATHERED_MAX = 4_096  # batches of distinct tag columns kept before the columns are written
+_FIRST_CAPACITY = 1_024
+_NEVER = 0
+_NUMBERS = {kind.value: number for number, kind in enumerate(Kind, 1)}
+_KINDS = dict(enumerate(Kind, 1))
+Reading = tuple[Value, int, int, int]
+"""Value (None when Bad), quality, source time and gateway time in ns UTC."""
+
+
+class Latest:
+    """The newest row of every tag. Used from the loop thread."""
+
+    def __init__(self) -> None:
+        self._gathered: dict[int, Batch] = {}
+        self._raw = np.zeros(_FIRST_CAPACITY, dtype=np.uint64)  # the bits of a float, integer or boolean
+        self._kind = np.zeros(_FIRST_CAPACITY, dtype=np.uint8)
+        self._quality = np.zeros(_FIRST_CAPACITY, dtype=np.uint32)
+        self._source_time = np.zeros(_FIRST_CAPACITY, dtype=np.int64)
+        self._gateway_time = np.zeros(_FIRST_CAPACITY, dtype=np.int64)
+        self._object: ObjectColumn | None = None  # most gateways read numbers only
+
+    def update(self, batch: Batch) -> None:
+        """Take a batch; it replaces what its tag column brought before."""
+        gathered = self._gathered
+        key = id(batch.tag)  # the batch keeps its array alive, so the key stays its own
+        gathered.pop(key, None)  # re-inserted at the end: batches apply in order of arrival
+        gathered[key] = batch
+        if len(gathered) > GATHERED_MAX:
+            self._settle()
+
+    def value(self, tag_id: int) -> Reading | None:
+        """The newest row of a tag; None if it was never read."""
+        if self._gathered:
+            self._settle()
+        if not 0 <= tag_id < len(self._kind) or self._kind[tag_id] == _NEVER:
+            return None
+        quality = int(self._quality[tag_id])
+        value = None if is_bad(quality) else self._value(tag_id)
+        return value, quality, int(self._source_time[tag_id]), int(self._gateway_time[tag_id])
+
+    def _value(self, tag_id: int) -> Value:
+        kind = _KINDS[int(self._kind[tag_id])]
+        if kind is Kind.FLOAT:
+            return float(self._raw.view(np.float64)[tag_id])
+        if kind is Kind.INT:
+            return int(self._raw.view(np.int64)[tag_id])
+        if kind is Kind.UINT:
+            return int(self._raw[tag_id])
+        if kind is Kind.BOOL:
+            return bool(self._raw[tag_id])
+        assert self._object is not None
+        value: Value = self._object[tag_id]
+        return value
+
+    def _settle(self) -> None:
+        gathered, self._gathered = self._gathered, {}
+        highest = max(int(batch.tag.max()) for batch in gathered.values())
+        if highest >= len(self._kind):
+            self._grow(highest + 1)
+        for batch in gathered.values():
+            self._write(batch)
+
+    def _write(self, batch: Batch) -> None:
+        # Where a tag occurs twice, numpy lets the later assignment win: oldest first, as a batch is ordered.
+        tag, value = batch.tag, batch.value
+        char = value.dtype.char
+        if char == "O":
+            if self._object is None:
+                self._object = np.empty(len(self._kind), dtype=np.object_)
+            self._object[tag] = value
+        elif char == "?":
+            self._raw[tag] = value
+        else:
+            self._raw[tag] = value.view(np.uint64)
+        self._kind[tag] = _NUMBERS[char]
+        self._quality[tag] = batch.quality
+        self._source_time[tag] = batch.source_time
+        self._gateway_time[tag] = batch.gateway_time
+
+    def _grow(self, needed: int) -> None:
+        capacity = max(needed + needed // 4, 2 * len(self._kind))
+        for name in ("_raw", "_kind", "_quality", "_source_time", "_gateway_time"):
+            old = getattr(self, name)
+            new = np.zeros(capacity, dtype=old.dtype)
+            new[: len(old)] = old
+            setattr(self, name, new)
+        if self._object is not None:
+            objects = np.empty(capacity, dtype=np.object_)
+            objects[: len(self._object)] = self._object
+            self._object = objects

@@ -1,0 +1,93 @@
+"""Marks: milestones along the log, every few MiB, with the bytes and the time at each.
+
+Retention drops whole stretches between two marks; recovery checks the stretch after the last one. Bytes are those
+of the records; what they take on disk is less, by compression, and is estimated from the store's size as a whole.
+"""
+
+from __future__ import annotations
+
+import struct
+from bisect import bisect_right
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from framegate.bus.record import key_of, position_of
+from framegate.contract.frame import Position
+from framegate.contract.ports import Change, Disk
+
+PREFIX = b"s"
+STRETCH_BYTES_MAX = 4 << 20
+STRETCH_BYTES_MIN = 64 << 10
+STRETCHES_PER_LIMIT = 64  # a retention limit is kept to within 1 / 64
+RECORD_OVERHEAD_BYTES = 128  # what a record costs beside its bytes; keeps a stretch of tiny records short to read
+_ENTRY = struct.Struct("<Qq")
+
+
+class Mark(NamedTuple):
+    """A stretch of the log begins here.
+
+    before  bytes of all records that were ever appended before it
+    time    gateway time of its first batch, ns UTC
+    """
+
+    first: Position
+    before: int
+    time: int
+
+
+class Marks:
+    """The milestones from the oldest row kept to the newest."""
+
+    def __init__(self, disk: Disk, limit_bytes: int) -> None:
+        self._disk = disk
+        self._stretch = max(STRETCH_BYTES_MIN, min(STRETCH_BYTES_MAX, limit_bytes // STRETCHES_PER_LIMIT))
+        self._marks: list[Mark] = []
+        self._next_at = 0  # bytes at which the next mark is due
+        self._changes: list[Change] = []
+        self.bytes = 0
+
+    def load(self) -> None:
+        for key, data in self._disk.scan("meta", PREFIX, b"t"):
+            before, time = _ENTRY.unpack(data)
+            self._marks.append(Mark(position_of(key[1:]), before, time))
+        if self._marks:
+            # How much the last stretch holds is not stored; it counts as full until the next mark.
+            self.bytes = self._marks[-1].before + self._stretch
+        self._next_at = self.bytes
+
+    def note(self, first: Position, size: int, time: int) -> None:
+        """A record of `size` bytes begins at `first`."""
+        if self.bytes >= self._next_at:
+            self._next_at = self.bytes + self._stretch
+            mark = Mark(first, self.bytes, time)
+            self._marks.append(mark)
+            self._changes.append(("meta", PREFIX + key_of(first), _ENTRY.pack(mark.before, mark.time)))
+        self.bytes += size + RECORD_OVERHEAD_BYTES
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of the records from the first mark on."""
+        return self.bytes - self._marks[0].before if self._marks else 0
+
+    def all(self) -> Sequence[Mark]:
+        return self._marks
+
+    def last_at(self, position: Position) -> Position:
+        """The mark at or before a position; 1 if there is none."""
+        index = bisect_right(self._marks, position, key=_first) - 1
+        return self._marks[index].first if index >= 0 else Position(1)
+
+    def drop(self, before: Position) -> None:
+        """Forget the marks of stretches that end before a position."""
+        index = max(0, bisect_right(self._marks, before, key=_first) - 1)
+        self._changes += [("meta", PREFIX + key_of(mark.first), None) for mark in self._marks[:index]]
+        del self._marks[:index]
+
+    def take_changes(self) -> Sequence[Change]:
+        """What is not yet on its way to the store; the caller now owns it."""
+        changes, self._changes = self._changes, []
+        return changes
+
+
+def _first(mark: Mark) -> Position:
+    return mark.first

@@ -1,0 +1,68 @@
+"""Try a store in a child process before the gateway opens it: one flipped bit can make RocksDB spin in open() for ever.
+
+`python -m framegate.bus.probe FOLDER` opens, closes and says nothing, or prints RocksDB's text and ends with 1. The
+child does the work of recovery too, so the gateway's own open is short.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+PROBE_DEADLINE_S = 10.0
+PROBE_BUFFER_BYTES = 8 << 20
+HUNG = "Corruption: opening does not end"
+_CHILD_DIED = "Corruption: the process that tried to open it ended with {}"
+
+
+def probe(store: Path, deadline_s: float = PROBE_DEADLINE_S) -> str:
+    """RocksDB's text, or what happened instead of one, if the store does not open; else nothing."""
+    done = run_child("framegate.bus.probe", str(store), deadline_s=deadline_s)
+    if done is None:
+        return HUNG
+    status, text = done
+    if status == 0:
+        return ""
+    return text.strip().rpartition("\n")[2] if status == 1 and text.strip() else _CHILD_DIED.format(status)
+
+
+def run_child(module: str, *arguments: str, deadline_s: float) -> tuple[int, str] | None:
+    """Exit status and output of a module of this package, run by a fresh interpreter; None after the deadline."""
+    package = Path(__file__).resolve().parents[2]
+    path = os.pathsep.join(filter(None, (str(package), os.environ.get("PYTHONPATH", ""))))
+    command = [sys.executable, "-P", "-m", module, *arguments]
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        done = subprocess.run(
+            command,
+            env={**os.environ, "PYTHONPATH": path},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=deadline_s,
+            check=False,
+        )
+        return done.returncode, done.stdout
+    return None
+
+
+def main() -> int:
+    """Open and close the store named on the command line."""
+    from rocksdict import Rdict  # noqa: PLC0415 - the parent needs none of it
+
+    from framegate.bus.tuning import family_options, store_options  # noqa: PLC0415 - as above
+
+    try:
+        options = store_options(PROBE_BUFFER_BYTES, create=False)
+        Rdict(sys.argv[1], options, family_options(PROBE_BUFFER_BYTES)).close()
+    except Exception as error:  # noqa: BLE001 - the edge of a process; rocksdict raises bare Exception
+        print(" ".join(str(error).split()))  # noqa: T201 - the answer of this process
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+"""Recovery: from an open store to the position at which rows go on, with a gap for whatever is missing.
+
+The end of the log is read record by record from the last mark on; its front is looked at; both are compared with
+the gaps, the cursors and the high-water mark outside the store (I2, I6). Rows in the middle are verified when they
+are read, as every row is. Positions are never reused: rows go on behind the highest that was ever given out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from framegate.bus.books import Books
+from framegate.bus.fault import damaged
+from framegate.bus.replay import Replay
+from framegate.contract.frame import Position
+from framegate.contract.ports import Clock, Disk, Log
+
+POSITION_MAX = 2**64 - 2
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """head: last position ever given out; lost: rows that new gaps stand for."""
+
+    head: Position
+    lost: int
+
+
+def recover(disk: Disk, books: Books, high_water: int, clock: Clock, log: Log) -> Recovered:
+    """Find the head of the log and note what is missing in the books; raises StoreFailed."""
+    lost = 0
+
+    def missing(first: int, last: int, why: str) -> None:
+        nonlocal lost
+        rows = books.gaps.add(first, last, "damage", why, clock.now_ns())
+        if rows:
+            lost += rows
+            log.error("wal_damage", first_pos=first, last_pos=last, reason=why)
+
+    replay = Replay(disk, books.layouts.column, missing)
+    last = last_record(replay, books)
+    head = max(
+        last, books.gaps.last_position(), books.cursors.ceiling(), Position(high_water), Position(books.trim - 1)
+    )
+    if last < head and head >= books.trim:
+        missing(max(last + 1, books.trim), head, "the end of the log is gone")
+    gap = books.gaps.after(books.trim - 1)
+    if books.trim <= last and (gap is None or gap.first > books.trim):
+        replay.read(books.trim - 1, 1, last if gap is None else min(last, gap.first - 1))
+    return Recovered(Position(head), lost)
+
+
+def last_record(replay: Replay, books: Books) -> Position:
+    """Last position of the newest readable record, trim - 1 without one; the replay's on_missing is told of holes."""
+    start = max(books.marks.last_at(Position(POSITION_MAX)), books.trim)
+    last = None
+    for placed in replay.readable(start, POSITION_MAX - 1):
+        expected = start if last is None else last + 1
+        if placed.first > expected:
+            replay.on_missing(expected, placed.first - 1, replay.why)
+        last = placed.last
+    if last is None:  # nothing after the last mark can be read: look at all of it
+        last = Position(books.trim - 1)
+        for placed in replay.readable(books.trim, start - 1):
+            last = placed.last
+    return last
+
+
+def check_tail(disk: Disk, books: Books, durable: Position) -> None:
+    """After a failed sync: every durable row since the last mark must be there; raises StoreFailed E3003."""
+
+    def missing(first: int, last: int, why: str) -> None:
+        raise damaged(f"rows {first} to {last}", why)
+
+    replay = Replay(disk, books.layouts.column, missing)
+    start = max(books.marks.last_at(durable), books.trim)
+    for first, last in books.gaps.uncovered(start, durable):
+        for _ in replay.verified(first, last):
+            pass

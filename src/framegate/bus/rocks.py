@@ -1,0 +1,184 @@
+"""RocksDB as the Disk of the durable log.
+
+A write never syncs and never waits: a stall is an error to try again. rocksdict holds the GIL in write and get, and
+lets it go in flush_wal and compact_range; those two belong into a thread. An iterator ends without a word at
+damage, so its status is asked after every scan; a live one keeps the store's lock, so none outlives its scan.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from rocksdict import AccessType, DBRecoveryMode, Rdict, ReadOptions, WriteBatch, WriteOptions
+
+from framegate.bus.fault import CLOSED, DAMAGED, FORMAT, FULL, IO, STALLED, TAKEN, UNWRITABLE
+from framegate.bus.tuning import FAMILIES, family_options, store_options
+from framegate.contract.errors import StoreFailed
+from framegate.contract.ports import Change, Family
+
+# Texts of RocksDB, in the order in which they are looked for; each names one way to go on.
+_SIGNS = (
+    ("Write stall", STALLED),
+    ("No space left", FULL),
+    ("Disk quota exceeded", FULL),
+    ("LOCK: ", TAKEN),
+    ("Permission denied", UNWRITABLE),
+    ("Read-only file system", UNWRITABLE),
+    ("Column families not opened", FORMAT),
+    ("Corruption", DAMAGED),
+    ("No such file", DAMAGED),
+    ("does not exist", DAMAGED),
+    ("Invalid argument", DAMAGED),
+)
+_NEXT_STEP = {
+    STALLED: "the log tries again",
+    FULL: "free space on this file system",
+    TAKEN: "stop the other process; one data folder belongs to one gateway",
+    UNWRITABLE: "give the gateway's user the folder and its files",
+    FORMAT: "a newer release wrote it; start that release",
+    DAMAGED: "run `edge wal verify` and check the disk",
+    IO: "check the disk's health",
+}
+
+
+def fault_of(text: str, path: Path) -> StoreFailed:
+    """What a text of RocksDB means for the log."""
+    code = next((code for sign, code in _SIGNS if sign in text), IO)
+    return StoreFailed(f"durable log {path}: {text}; {_NEXT_STEP[code]}", code=code)
+
+
+class RocksDisk:
+    """Satisfies contract.ports.Disk; raises StoreFailed with the codes of fault.py.
+
+    access    "write", or "read" beside a running gateway: what it had written when this was opened
+    recovery  mode for a damaged store; the default refuses to open one
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        write_buffer_bytes: int = 8 << 20,
+        *,
+        create: bool = False,
+        access: AccessType | None = None,
+        recovery: DBRecoveryMode | None = None,
+    ) -> None:
+        self.path = path
+        self._write_buffer_bytes = write_buffer_bytes
+        self._create, self._access, self._recovery = create, access, recovery
+        self._no_slowdown = WriteOptions()
+        self._no_slowdown.no_slowdown = True
+        self._db: Rdict | None = None
+        self.open()
+
+    def open(self) -> None:
+        """Open, also again after close()."""
+        options = store_options(self._write_buffer_bytes, create=self._create, recovery=self._recovery)
+        families = family_options(self._write_buffer_bytes)
+        try:
+            db = Rdict(str(self.path), options, families, self._access or AccessType.read_write())
+            self._families = {family: db.get_column_family(family) for family in FAMILIES}
+            self._handles = {family: db.get_column_family_handle(family) for family in FAMILIES}
+        except Exception as error:  # noqa: BLE001 - rocksdict raises bare Exception
+            self._refuse(error)
+        self._db = db
+
+    def write(self, changes: Sequence[Change]) -> None:
+        """Apply all changes or none; they survive a process crash now, a power cut after the next sync()."""
+        db = self._opened()
+        batch = WriteBatch(raw_mode=True)  # a batch is used up even by a write that fails
+        put, handles = batch.put, self._handles
+        for family, key, value in changes:
+            if value is None:
+                batch.delete(key, handles[family])
+            else:
+                put(key, value, handles[family])
+        try:
+            db.write(batch, self._no_slowdown)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._refuse(error)
+
+    def sync(self) -> None:
+        """Everything written before the call survives a power cut when it returns."""
+        db = self._opened()
+        try:
+            db.flush_wal(True)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._refuse(error)
+
+    def get(self, family: Family, key: bytes) -> bytes | None:
+        self._opened()
+        try:
+            value: bytes | None = self._families[family].get(key)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._refuse(error)
+        return value
+
+    def scan(self, family: Family, start: bytes, stop: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
+        """Entries with start <= key < stop, in key order. A damaged store raises instead of ending early."""
+        self._opened()
+        options = ReadOptions()
+        if stop is not None:
+            options.set_iterate_upper_bound(stop)
+        entries = self._families[family].iter(options)
+        try:
+            entries.seek(start)
+            while entries.valid():
+                yield entries.key(), entries.value()
+                entries.next()
+            entries.status()
+        except Exception as error:  # noqa: BLE001 - as above
+            self._refuse(error)
+        finally:
+            del entries
+
+    def drop_range(self, family: Family, start: bytes, stop: bytes) -> None:
+        """Delete start <= key < stop and give the space back."""
+        self._opened()
+        families = self._families[family]
+        try:
+            families.delete_range(start, stop, self._no_slowdown)
+            families.compact_range(start, stop)  # the deletion alone frees nothing
+        except Exception as error:  # noqa: BLE001 - as above
+            self._refuse(error)
+
+    def bytes_used(self) -> int:
+        total = 0
+        try:
+            with os.scandir(self.path) as entries:
+                for entry in entries:
+                    # RocksDB reserves room ahead of its log: blocks count, not the length.
+                    total += entry.stat(follow_symlinks=False).st_blocks * 512
+        except FileNotFoundError:  # a file was deleted between listing and asking
+            pass
+        except OSError as error:
+            self._refuse(error)
+        return total
+
+    def bytes_free(self) -> int:
+        """Space the file system still offers."""
+        try:
+            status = os.statvfs(self.path)
+        except OSError as error:
+            self._refuse(error)
+        return status.f_bavail * status.f_frsize
+
+    def close(self) -> None:
+        """Idempotent; raises nothing that could be acted on."""
+        db, self._db = self._db, None
+        self._families, self._handles = {}, {}
+        if db is not None:
+            with contextlib.suppress(Exception):  # rocksdict raises bare Exception; what counts was synced before
+                db.close()
+
+    def _opened(self) -> Rdict:
+        if self._db is None:
+            raise StoreFailed("durable log: it is closed or being reopened; try again", code=CLOSED)
+        return self._db
+
+    def _refuse(self, error: Exception) -> NoReturn:
+        raise fault_of(str(error), self.path) from error

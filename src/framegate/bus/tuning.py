@@ -1,0 +1,57 @@
+"""RocksDB's settings for the durable log, for the process that owns it and for the child that tries it first.
+
+Imports nothing but rocksdict, so that the child starts at once. Memory is bounded: memory tables of the frames, a
+small block cache, few open files, a short information log, no statistics.
+"""
+
+from __future__ import annotations
+
+from rocksdict import BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, Options
+
+FAMILIES = ("frames", "cursors", "commands", "catalogue", "meta", "gaps")
+WRITE_BUFFERS_MAX = 3
+SMALL_BUFFER_BYTES = 1 << 20
+LOG_FILES_BYTES_MAX = 32 << 20  # RocksDB's own log; what must be replayed after a crash
+CACHE_BYTES = 4 << 20
+BLOCK_BYTES = 16 << 10
+OPEN_FILES_MAX = 256
+MANIFEST_PREALLOCATION_BYTES = 64 << 10
+
+
+def store_options(write_buffer_bytes: int, *, create: bool, recovery: DBRecoveryMode | None = None) -> Options:
+    """Options of the store as a whole; `recovery` differs only where a damaged store is salvaged."""
+    options = Options(raw_mode=True)
+    options.create_if_missing(create)
+    options.create_missing_column_families(True)
+    # The default mode shortens the log without a word after a flipped bit; this one refuses to open it, and still takes
+    # a torn tail.
+    options.set_wal_recovery_mode(recovery or DBRecoveryMode.tolerate_corrupted_tail_records())
+    options.set_max_total_wal_size(min(LOG_FILES_BYTES_MAX, 4 * write_buffer_bytes))
+    options.set_max_background_jobs(2)
+    options.set_max_open_files(OPEN_FILES_MAX)
+    options.set_keep_log_file_num(2)
+    options.set_max_log_file_size(1 << 20)
+    options.set_manifest_preallocation_size(MANIFEST_PREALLOCATION_BYTES)
+    options.set_stats_dump_period_sec(0)
+    options.set_stats_persist_period_sec(0)
+    options.set_skip_stats_update_on_db_open(True)
+    return options
+
+
+def family_options(write_buffer_bytes: int) -> dict[str, Options]:
+    """Options of each family; the frames have the large memory tables, the others next to nothing."""
+    cache = Cache(CACHE_BYTES)
+    return {family: _family(family, write_buffer_bytes, cache) for family in FAMILIES}
+
+
+def _family(family: str, write_buffer_bytes: int, cache: Cache) -> Options:
+    options = Options(raw_mode=True)
+    is_frames = family == "frames"
+    options.set_write_buffer_size(write_buffer_bytes if is_frames else min(write_buffer_bytes, SMALL_BUFFER_BYTES))
+    options.set_max_write_buffer_number(WRITE_BUFFERS_MAX)
+    options.set_compression_type(DBCompressionType.lz4() if is_frames else DBCompressionType.none())
+    blocks = BlockBasedOptions()
+    blocks.set_block_cache(cache)
+    blocks.set_block_size(BLOCK_BYTES)
+    options.set_block_based_table_factory(blocks)
+    return options
