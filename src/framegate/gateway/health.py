@@ -105,14 +105,14 @@ class Health:
 
     def _wal(self) -> WalHealth:
         store = self._gateway.store
-        wal, gaps = store.wal, store.wal.books.gaps.all()
+        wal, gaps = store.wal, store.books.gaps.all()
         return WalHealth(
             state=wal.state.value,
             head=wal.head,
             durable=wal.durable,
-            bytes=store.disk.bytes_used(),
+            bytes=store.bytes_used,
             bytes_max=wal.options.retention_bytes,
-            bytes_free=store.disk.bytes_free(),
+            bytes_free=store.bytes_free,
             gaps=len(gaps),
             rows_dropped=sum(gap.last - gap.first + 1 for gap in gaps),
             error=wal.error,
