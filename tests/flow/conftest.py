@@ -161,9 +161,10 @@ def run() -> Iterator[Callable[[Path], subprocess.Popen[bytes]]]:
         return started[-1][1]
 
     yield start
-    for home, gateway in started:
+    for _, gateway in started:
         gateway.kill()
         gateway.wait()
+    for home in {home for home, _ in started}:
         lines = (home / "log").read_text(errors="replace").splitlines()
         print(f"-- log of the gateway in {home}", *lines[-LOG_LINES_SHOWN:], sep="\n")  # noqa: T201 - pytest shows it
 

@@ -10,7 +10,7 @@ import pytest
 
 from framegate.testing import plant
 
-MISCONFIGURED = 78
+MISCONFIGURED, NOT_PERMITTED = 78, 77
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_run_metrics_port_in_use_names_port_and_setting(home: Path) -> None:
 def test_run_unwritable_home_says_so(home: Path) -> None:
     (home / "data").write_text("a file where the log's folder should be")
     done = plant.edge("run", "--home", str(home))
-    assert done.returncode == MISCONFIGURED, done.stderr
+    assert done.returncode == NOT_PERMITTED, done.stderr
     assert re.search(r"E4002 .*data", done.stderr), done.stderr
 
 

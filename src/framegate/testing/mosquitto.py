@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import shutil
 import socket
@@ -35,7 +36,9 @@ class Mosquitto:
         if tls:
             listeners += f"listener {self.tls_port} 127.0.0.1\n{tls}\n"
         self._config = folder / f"mosquitto-{self.port}.conf"
-        self._config.write_text(f"allow_anonymous true\nmax_queued_messages 0\nlog_type error\n{listeners}")
+        # Started by root, it would otherwise become another user, who may not read the test's keys.
+        user = f"user {getpass.getuser()}\n"
+        self._config.write_text(f"{user}allow_anonymous true\nmax_queued_messages 0\nlog_type error\n{listeners}")
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
