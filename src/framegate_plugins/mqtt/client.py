@@ -2,7 +2,7 @@
 
 Sits on a line as a contract.ports.Session. Acknowledgements go straight to the ClientSession, which outlives this
 object; everything a broker may send to a client that subscribes to nothing is dealt with here. A line carries one
-client: rows that shared an endpoint would share a login, so the connector refuses that.
+client, so connectors that name one endpoint get a line each.
 
 Source: MQTT Version 5.0, 3.1, 3.2, 3.12 to 3.14; 3.1.2.10 (keep alive).
 """
@@ -27,6 +27,7 @@ INBOUND_BYTES_MAX = 64 * 1024
 """Maximum Packet Size we announce: a client that subscribes to nothing gets small packets only."""
 PULSES_PER_KEEP_ALIVE = 2.5
 """A pulse notes silence, the next one pings, the one after gives up: a dead line is seen within 1.2 keep alive."""
+_CONNACK = 0x20
 _MALFORMED = 0x81
 
 
@@ -76,6 +77,8 @@ class Client:
             while at < len(data):
                 if self.is_accepted:
                     at = self._session.take_answers(data, at)
+                elif data[at] != _CONNACK:
+                    raise broken(f"an answer to CONNECT that begins with {data[:16]!r}")
                 bounds = frame_bounds(data, at, INBOUND_BYTES_MAX)
                 if bounds is None:
                     break
@@ -157,8 +160,6 @@ class Client:
             elif action(packet.reason) is Action.AFRESH:
                 self._session.needs_clean = True
             self._give_up(disconnection(self.where, packet.reason, packet.properties))
-        elif not self.is_accepted:
-            raise broken(f"{type(packet).__name__} before CONNACK")
         elif isinstance(packet, Ack):
             self._session.take_answer(first, packet.packet_id, packet.reason)
             self._session.settle()

@@ -58,7 +58,7 @@ class MqttConnector:
     async def open(self, context: ConnectorContext) -> None:
         """Connect, or resume after a loss.
 
-        raises NotConnected - unreachable, refused (E5102 to E5106, E5111), line shared (E5110)
+        raises NotConnected - unreachable, refused (E5102 to E5106, E5111), silent
                Misconfigured - no such endpoint, or its files cannot work
         """
         self._part("it is opened again")
@@ -140,8 +140,9 @@ class MqttConnector:
         session, version = self._session, self._version
         is_new = session.needs_clean or endpoint != self._last_endpoint
         clean = is_new if version is Version.V5 else not self._options.session_expiry_s
-        if is_new and not clean and self._options.qos == _EXACTLY_ONCE:
+        if is_new and self._options.qos == _EXACTLY_ONCE and self._options.session_expiry_s:
             await self._purge(context, endpoint)
+            clean = False
         client, lease = await self._acquire(context, endpoint)
         try:
             connack = await self._connect(client, endpoint, clean=clean)
@@ -181,32 +182,34 @@ class MqttConnector:
     async def _acquire(self, context: ConnectorContext, endpoint: str) -> tuple[Client, Lease[Client]]:
         client = Client(context.name, self._session, context.clock)
         lease = await context.lines.acquire(endpoint, lambda: client, is_shared=False)
-        if lease.session is not client:
-            lease.release()
-            text = f"connector {context.name}: endpoint {endpoint} is in use by another row; a line carries one client"
-            raise NotConnected(f"{text}, so give each MQTT connector a row of its own in endpoints.yml", code="E5110")
         return client, lease
 
-    async def _connect(self, client: Client, endpoint: str, *, clean: bool) -> Connack:
+    async def _connect(self, client: Client, endpoint: str, *, clean: bool, is_purge: bool = False) -> Connack:
         context = self._context
         assert context is not None
         login = context.lines.credentials(endpoint)
-        packet = self._handshake(context).connect(self._version, login, INBOUND_BYTES_MAX, clean=clean)
+        handshake = self._handshake(context)
+        if is_purge:
+            return await client.connect(handshake.purge(self._version, login))
+        packet = handshake.connect(self._version, login, INBOUND_BYTES_MAX, clean=clean)
         return await client.connect(packet)
 
     async def _purge(self, context: ConnectorContext, endpoint: str) -> None:
-        """Make a 3.1.1 broker forget what it knows of this client.
+        """Make the broker forget this client, so that a session begins that it will keep.
 
-        A packet identifier that it remembers from an earlier QoS 2 message would swallow a new one. Clean Session also
-        ends the session with its connection, so the real connection comes after this one.
+        A packet identifier remembered from an earlier QoS 2 message would swallow a new message. Asking for a clean
+        start on the real connection is not enough: under 3.1.1 that also ends the session with the connection, and
+        mosquitto (2.0) saves no session over its own restart that began so.
         """
         client, lease = await self._acquire(context, endpoint)
         try:
-            await self._connect(client, endpoint, clean=True)
-            client.leave(encode(Disconnect(), Version.V3_1_1))
+            await self._connect(client, endpoint, clean=True, is_purge=True)
+            client.leave(encode(Disconnect(), client.version))
         finally:
             client.leave()
             lease.release()
+        # A broker that limits connections per second may refuse the next one: it need not be purged again.
+        self._session.needs_clean, self._last_endpoint = False, endpoint
 
     def _handshake(self, context: ConnectorContext) -> Handshake:
         return Handshake(self._options, gateway=context.gateway, connector=context.name)
@@ -216,7 +219,7 @@ class MqttConnector:
         assert context is not None
         handshake = self._handshake(context)
         writer = PublishWriter(handshake.style(client.version, connack))
-        return Link(writer, client.write, client.write_pending, handshake.inflight_max(connack))
+        return Link(writer, client.write, client.write_pending, handshake.inflight_max(client.version, connack))
 
     def _target(self, redirect: Redirected) -> str:
         """Row of endpoints.yml that a redirect leads to; "" if it is not to be followed."""

@@ -7,13 +7,21 @@ Source: MQTT Version 5.0, 3.1 and 3.2.2.3 (the broker's limits).
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from framegate.contract.ports import Credentials
 from framegate_plugins.mqtt.codec import PACKET_BYTES_MAX, encode
 from framegate_plugins.mqtt.options import Options, fill
-from framegate_plugins.mqtt.packets import Connack, Connect, Publish, Version, Will
+from framegate_plugins.mqtt.packets import QOS_MAX, Connack, Connect, Publish, Version, Will
 from framegate_plugins.mqtt.properties import Property, PropertyValue, integer
 from framegate_plugins.mqtt.publish import PublishStyle
 
+UNSPOKEN_RECEIVE_MAXIMUM = 20
+"""Messages of QoS 2 under way at a 3.1.1 broker, which cannot say how many it takes.
+
+mosquitto (2.0.11) takes 20; at the next one it hangs up, and when that is repeated it acknowledges it without having
+kept it: a lost message. 20 is also what other clients use.
+"""
 ONLINE, OFFLINE = b"online", b"offline"
 
 
@@ -49,6 +57,11 @@ class Handshake:
             properties=properties,
         )
 
+    def purge(self, version: Version, login: Credentials | None) -> Connect:
+        """A connection that ends the session of this client and leaves none: no will, no expiry."""
+        packet = self.connect(version, login, PACKET_BYTES_MAX, clean=True)
+        return replace(packet, will=None, properties={})
+
     def style(self, version: Version, connack: Connack) -> PublishStyle:
         """How messages are written on this connection: our options, cut down to what the broker takes."""
         options, granted = self._options, connack.properties
@@ -62,9 +75,11 @@ class Handshake:
             user_properties=options.user_properties,
         )
 
-    def inflight_max(self, connack: Connack) -> int:
+    def inflight_max(self, version: Version, connack: Connack) -> int:
         """Our bound, or the broker's Receive Maximum if that is lower."""
         bound = self._options.inflight_max
+        if version is Version.V3_1_1 and self._options.qos == QOS_MAX:
+            return min(bound, UNSPOKEN_RECEIVE_MAXIMUM)
         return min(bound, integer(connack.properties, Property.RECEIVE_MAXIMUM, bound))
 
     def keep_alive_s(self, connack: Connack) -> int:

@@ -45,8 +45,18 @@ _SAMPLE_OF: dict[Form, PropertyValue] = {
 }  # fmt: skip
 
 
+ONE_BY_DEFAULT = {
+    Property.REQUEST_PROBLEM_INFORMATION,
+    Property.RETAIN_AVAILABLE,
+    Property.WILDCARD_SUBSCRIPTION_AVAILABLE,
+    Property.SUBSCRIPTION_IDENTIFIER_AVAILABLE,
+    Property.SHARED_SUBSCRIPTION_AVAILABLE,
+}
+
+
 def every_property(kind: Kind) -> dict[Property, PropertyValue]:
     found = {name: _SAMPLE_OF[form] for name, (form, places) in _TABLE.items() if kind in places}
+    found.update(dict.fromkeys(ONE_BY_DEFAULT & found.keys(), 0))  # a judge leaves out what has its default
     if kind is Kind.PUBLISH:
         found[Property.SUBSCRIPTION_IDENTIFIER] = (1, 300)
     return found
