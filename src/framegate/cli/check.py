@@ -23,8 +23,7 @@ def check(*, home: HomeOption = HOME_DEFAULT, output: OutputOption = None) -> in
     tables, problems = all_problems(place, plugins_of(place))
     _show(tables.warnings if tables is not None else problems, place.config, output)
     if tables is None:
-        noun = "problem" if len(problems) == 1 else "problems"
-        say(f"{len(problems):,} {noun} in {place.config}")
+        say(f"{_count(len(problems), 'problem')} in {place.config}")
         return exits.MISCONFIGURED
     say(_summary(tables, place.config))
     return exits.OK
@@ -39,8 +38,15 @@ def _show(problems: Sequence[Problem], folder: Path, output: Format | None) -> N
 
 
 def _summary(tables: Tables, folder: Path) -> str:
-    warnings = f", {len(tables.warnings)} warnings" if tables.warnings else ""
-    return (
-        f"{folder} is fine: {len(tables.drivers)} devices, {len(tables.connectors)} connectors, "
-        f"{len(tables.variables):,} tags{warnings}"
-    )
+    parts = [
+        _count(len(tables.drivers), "device"),
+        _count(len(tables.connectors), "connector"),
+        _count(len(tables.variables), "tag"),
+    ]
+    if tables.warnings:
+        parts.append(_count(len(tables.warnings), "warning"))
+    return f"{folder} is fine: {', '.join(parts)}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

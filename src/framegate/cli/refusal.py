@@ -57,7 +57,7 @@ def exit_code(error: GatewayError) -> int:
 
 
 def _misuse(error: CycloptsError) -> str:
-    """What is wrong with the command line; an unknown verb is explained here, since cyclopts would import every verb."""
+    """What is wrong with the command line; an unknown verb is explained here: cyclopts would import every verb."""
     if not isinstance(error, UnknownCommandError) or not error.unused_tokens:
         return str(error)
     chain, word = list(error.command_chain or ()), error.unused_tokens[0]

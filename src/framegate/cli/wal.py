@@ -1,0 +1,107 @@
+"""`edge wal`: facts of the durable log, read from its files; works beside a running gateway and without one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from framegate.bus import inspect
+from framegate.cli import exits
+from framegate.cli.options import HOME_DEFAULT, HomeOption, OutputOption
+from framegate.cli.output import is_table, write_record, write_rows
+from framegate.cli.talk import complain, say
+from framegate.gateway.home import Home
+
+_ENTRY_COLUMNS = ("first", "last", "time", "device", "kind", "gap", "detail")
+_CURSOR_COLUMNS = ("connector", "position", "lag_rows")
+_HOLE_COLUMNS = ("first", "last", "reason")
+_NS = 1_000_000_000
+LIMIT_DEFAULT = 100
+
+
+def stat(*, home: HomeOption = HOME_DEFAULT, output: OutputOption = None) -> int:
+    """Show how full the log is, which positions it holds, and how far each connector is behind."""
+    facts = inspect.stat(_data(home))
+    cursors = [
+        {"connector": cursor.connector, "position": cursor.position, "lag_rows": cursor.lag_rows}
+        for cursor in facts.cursors
+    ]
+    record: dict[str, Any] = {
+        "head": facts.head,
+        "durable": facts.durable,
+        "first_kept": facts.trim,
+        "rows": facts.rows,
+        "bytes": facts.bytes,
+        "oldest": _moment(facts.oldest_ns),
+        "newest": _moment(facts.newest_ns),
+        "gaps": facts.gaps,
+        "rows_lost": facts.rows_lost,
+        "tags": facts.tags,
+        "set_aside": facts.quarantines,
+    }
+    if not is_table(output):
+        write_record(record | {"cursors": cursors}, output)
+        return exits.OK
+    write_record(record, output)
+    write_rows(cursors, _CURSOR_COLUMNS, output)
+    return exits.OK
+
+
+def ls(
+    *,
+    after: Annotated[int, Parameter(help="Position after which to begin.")] = 0,
+    limit: Annotated[
+        int, Parameter(name=["--limit", "-n"], help="Entries at most; 10,000 is the most.")
+    ] = LIMIT_DEFAULT,
+    home: HomeOption = HOME_DEFAULT,
+    output: OutputOption = None,
+) -> int:
+    """List records and gaps in order of their positions."""
+    entries = inspect.ls(_data(home), after, limit)
+    write_rows((_entry(entry) for entry in entries), _ENTRY_COLUMNS, output)
+    if len(entries) == min(limit, inspect.ENTRIES_MAX):
+        say(f"perhaps there are more: --after {entries[-1].last}")
+    return exits.OK
+
+
+def verify(*, home: HomeOption = HOME_DEFAULT, output: OutputOption = None) -> int:
+    """Read every record and compare its check sum. Exit code 1 when positions are neither in a record nor in a gap."""
+    verdict = inspect.verify(_data(home))
+    write_rows(_holes(verdict), _HOLE_COLUMNS, output)
+    span = f"positions {verdict.first} to {verdict.last}"
+    found = f"{span}: {verdict.records:,} records, {verdict.rows:,} rows, {verdict.gaps} gaps"
+    if verdict.holes:
+        complain(f"{found}; {len(verdict.holes)} holes; the gateway books them as gaps at its next start")
+        return exits.FAILED
+    say(f"{found}; all whole")
+    return exits.OK
+
+
+def _data(home: Path) -> Path:
+    return Home(home.resolve()).data
+
+
+def _entry(entry: inspect.Entry) -> Mapping[str, Any]:
+    return {
+        "first": entry.first,
+        "last": entry.last,
+        "time": _moment(entry.time_ns),
+        "device": entry.device,
+        "kind": entry.kind.name.lower() if entry.kind else None,
+        "gap": entry.reason or None,
+        "detail": entry.detail,
+    }
+
+
+def _holes(verdict: inspect.Verdict) -> Iterator[Mapping[str, Any]]:
+    return ({"first": hole.first, "last": hole.last, "reason": hole.reason} for hole in verdict.holes)
+
+
+def _moment(ns: int) -> str | None:
+    if ns == 0:
+        return None
+    return datetime.fromtimestamp(ns / _NS, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
