@@ -14,6 +14,7 @@ from framegate.testing import plant
 from framegate.testing.account import Account
 from framegate.testing.mosquitto import Mosquitto
 from framegate_plugins.modbus.simulator import Simulator as Plc
+from framegate_plugins.mqtt.simulator import start as start_broker
 
 TAGS = 200
 WINDOW_ROWS, WINDOWS = 256, 2
@@ -72,3 +73,45 @@ async def test_kill_in_a_flood_loses_nothing_durable(
     for tag in ("t0", f"t{TAGS - 1}"):
         values = [frame.value for frame in account.of(tag)]
         assert values == sorted(values), f"{tag}: values went back in time"
+
+
+@pytest.mark.parametrize("fault", ["cut", "hung"])
+async def test_kill_while_the_broker_is_away_loses_nothing_durable(
+    *,
+    home: Path,
+    modbus: Callable[..., Awaitable[Plc]],
+    flood: Callable[[Plc, int], None],
+    run: Callable[[Path], subprocess.Popen[bytes]],
+    health: Callable[[Path], Awaitable[GatewayHealth]],
+    fault: str,
+) -> None:
+    """What was handed to a connection and never acknowledged counts as not sent, also after a crash."""
+    plc = await modbus()
+    flood(plc, TAGS)
+    broker = await start_broker()
+    account = Account()
+    broker.broker.taken = lambda message: account.take(message.topic, bytes(message.payload))
+    plant.write_tables(home, plc=plc.url, broker=broker.url, tags=TAGS, scan="20ms")
+    try:
+        gateway = run(home)
+        await plant.until(lambda: account.newest > ROWS_PER_ROUND, "a flood")
+        if fault == "hung":
+            broker.broker.taken = None  # takes packets in, forgets them, acknowledges nothing
+            broker.broker.faults.is_silent = True
+        else:
+            await broker.stop()
+        reached = account.newest + 2 * ROWS_PER_ROUND
+        away = await plant.eventually(lambda: health(home), lambda now: now.wal.durable > reached, "a backlog")
+        gateway.kill()
+        gateway.wait()
+        await broker.stop()
+        broker.broker.sessions.clear()
+        broker.broker.faults.is_silent = False
+        broker.broker.taken = lambda message: account.take(message.topic, bytes(message.payload))
+        await broker.listen()
+        run(home)
+        await plant.until(lambda: account.newest > away.wal.durable + TAGS, "the backlog")
+    finally:
+        await broker.close()
+    assert account.lost(account.newest) == 0
+    assert (account.out_of_order, account.conflicts) == (0, 0)
