@@ -133,7 +133,7 @@ def main() -> None:
         broker = Broker(folder, case.inflight)
         stack.callback(broker.stop)
         broker.start()
-        ports = stack.enter_context(farm(case))
+        ports = stack.enter_context(farm(case)).ports
         values = Values(broker.port)
         stack.callback(values.close)
         write_tables(folder / "home", case, ports, broker.port, free_port())

@@ -20,18 +20,18 @@ from __future__ import annotations
 import argparse
 import time
 
-from benches.rig import ACKED, LAG, QUIET_S, Case, Gateway, judged, plant, say, total
+from benches.rig import ACKED, LAG, QUIET_S, Case, Gateway, Plant, judged, plant, say, total
 
 FULL_CORE = 0.95  # above this the gateway, not its surroundings, limits the rate
 
 
-def measured(gateway: Gateway, seconds: float) -> dict[str, float]:
+def measured(gateway: Gateway, surroundings: Plant, seconds: float) -> dict[str, object]:
     """Rates and costs over an interval."""
-    before = gateway.scrape()
+    before, others = gateway.scrape(), surroundings.surroundings_cpu_s()
     cpu, began = gateway.cpu_s(), time.monotonic()
     time.sleep(seconds)
     cpu, took = gateway.cpu_s() - cpu, time.monotonic() - began
-    after = gateway.scrape()
+    after, others_after = gateway.scrape(), surroundings.surroundings_cpu_s()
     rows = total(after, ACKED) - total(before, ACKED)
     skipped = total(after, "edge_scans_skipped_total") - total(before, "edge_scans_skipped_total")
     return {
@@ -39,6 +39,7 @@ def measured(gateway: Gateway, seconds: float) -> dict[str, float]:
         "tags_per_s": round(rows / took),
         "tags_per_core_s": round(rows / cpu),
         "core_share": round(cpu / took, 3),
+        "other_core_shares": {name: round((others_after[name] - others[name]) / took, 3) for name in others},
         "scans_skipped": round(skipped),
         "lag_rows": round(total(after, LAG)),
         "latency_ms": latency_ms(before, after),
@@ -65,14 +66,14 @@ def run(case: Case, seconds: float, warm_up: float, *, is_ceiling: bool, is_coun
             gateway.wait_for(ACKED, 1)
             first_s = time.monotonic() - began
             time.sleep(warm_up)
-            figures = measured(gateway, seconds)
+            figures = measured(gateway, surroundings, seconds)
             stop_s = gateway.stop()
         seen: dict[str, object] = {}
         if surroundings.counter is not None:
             time.sleep(QUIET_S)
             seen = judged(gateway.acknowledged_position(), surroundings.counter.verdict())
     if is_ceiling:
-        figures["is_core_full"] = figures["core_share"] >= FULL_CORE
+        figures["is_core_full"] = float(str(figures["core_share"])) >= FULL_CORE
     say("gateway", case, **figures, first_delivery_s=round(first_s, 2), stop_s=round(stop_s, 2), subscriber=seen)
 
 

@@ -146,26 +146,34 @@ def line_of(process: subprocess.Popen[str]) -> dict[str, Any]:
     return answer
 
 
+@dataclass(frozen=True)
+class Farm:
+    """Devices: one port each."""
+
+    process: subprocess.Popen[str]
+    ports: Sequence[int]
+
+
 @contextlib.contextmanager
-def farm(case: Case, core: int | None = None) -> Iterator[Sequence[int]]:
-    """Ports of the devices."""
+def farm(case: Case, core: int | None = None) -> Iterator[Farm]:
+    """A farm that has the case's registers."""
     numbers = ("--ints", str(case.ints), "--floats", str(case.floats), "--devices", str(case.devices))
     command = (sys.executable, str(HERE / "farm.py"), *numbers)
     with child(*command, core=core, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        yield line_of(process)["ports"]
+        yield Farm(process, line_of(process)["ports"])
 
 
 class Subscriber:
     """The counting subscriber; `verdict` ends it."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
-        self._process = process
+        self.process = process
         assert line_of(process) == {"ready": True}
 
     def verdict(self) -> dict[str, Any]:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        return line_of(self._process)
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        return line_of(self.process)
 
 
 @contextlib.contextmanager
@@ -277,8 +285,18 @@ class Plant:
     home: Path
     metrics_port: int
     broker: Broker
+    farm: Farm
     counter: Subscriber | None
     core: int | None
+
+    def surroundings_cpu_s(self) -> dict[str, float]:
+        """CPU seconds of what is outside the figure: it must not be what limits it."""
+        found = {"farm": cpu_s(self.farm.process.pid)}
+        if self.broker.process is not None:
+            found["broker"] = cpu_s(self.broker.process.pid)
+        if self.counter is not None:
+            found["subscriber"] = cpu_s(self.counter.process.pid)
+        return found
 
     def gateway(self) -> contextlib.AbstractContextManager[Gateway]:
         return gateway(self.home, self.metrics_port, self.core)
@@ -295,14 +313,14 @@ def plant(
         broker = Broker(folder, case.inflight, theirs, keeps_sessions)
         stack.callback(broker.stop)
         broker.start()
-        ports = stack.enter_context(farm(case, theirs))
+        devices = stack.enter_context(farm(case, theirs))
         counter = None
         if is_counted:
             flags = ("--durable",) if keeps_sessions else ()
             counter = stack.enter_context(subscriber(broker.port, case.encoding, *flags, core=theirs))
         metrics_port = free_port()
-        write_tables(folder / "home", case, ports, broker.port, metrics_port)
-        yield Plant(folder / "home", metrics_port, broker, counter, ours)
+        write_tables(folder / "home", case, devices.ports, broker.port, metrics_port)
+        yield Plant(folder / "home", metrics_port, broker, devices, counter, ours)
 
 
 def judged(gateway_position: int, seen: dict[str, Any]) -> dict[str, Any]:
