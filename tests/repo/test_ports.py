@@ -18,8 +18,10 @@ ADAPTERS = {
     "bus/ballast.py": "space given up when the disk is full",
     "bus/commit.py": "the thread that syncs",
     "bus/highwater.py": "the high-water mark's file",
+    "bus/opening.py": "finds the store's folders and sets damaged ones aside",
     "bus/probe.py": "the child that opens a store first",
     "bus/rocks.py": "Disk over RocksDB",
+    "bus/salvage.py": "copies what can be read out of a damaged store",
 }
 
 

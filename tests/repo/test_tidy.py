@@ -27,6 +27,9 @@ TEXT_SUFFIXES = frozenset((".py", ".md", ".toml", ".proto", ".json", ".yml", ".y
 THIS_FILE = Path(__file__).resolve()
 
 BROAD_EXCEPT_PLACES = {
+    "src/framegate/bus/commit.py": "edge of the log's thread",
+    "src/framegate/bus/probe.py": "edge of a child process",
+    "src/framegate/bus/rocks.py": "rocksdict raises bare Exception",
     "src/framegate/endpoint/thread.py": "edge of a thread; the waiter raises it",
     "src/framegate/runtime/runtime.py": "supervisor of a slot",
     "src/framegate/runtime/slot.py": "supervisor of a driver",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import contextlib
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +15,9 @@ from framegate.cli import exits
 from framegate.cli.options import HOME_DEFAULT, HomeOption, OutputOption
 from framegate.cli.output import is_table, write_record, write_rows
 from framegate.cli.talk import complain, say
+from framegate.contract.errors import GatewayError
 from framegate.gateway.home import Home
+from framegate.ops.client import ControlClient
 
 _ENTRY_COLUMNS = ("first", "last", "time", "device", "kind", "gap", "detail")
 _CURSOR_COLUMNS = ("connector", "position", "lag_rows")
@@ -26,10 +29,7 @@ LIMIT_DEFAULT = 100
 def stat(*, home: HomeOption = HOME_DEFAULT, output: OutputOption = None) -> int:
     """Show how full the log is, which positions it holds, and how far each connector is behind."""
     facts = inspect.stat(_data(home))
-    cursors = [
-        {"connector": cursor.connector, "position": cursor.position, "lag_rows": cursor.lag_rows}
-        for cursor in facts.cursors
-    ]
+    cursors = _cursors(facts, home)
     record: dict[str, Any] = {
         "head": facts.head,
         "durable": facts.durable,
@@ -71,14 +71,39 @@ def ls(
 def verify(*, home: HomeOption = HOME_DEFAULT, output: OutputOption = None) -> int:
     """Read every record and compare its check sum. Exit code 1 when positions are neither in a record nor in a gap."""
     verdict = inspect.verify(_data(home))
-    write_rows(_holes(verdict), _HOLE_COLUMNS, output)
-    span = f"positions {verdict.first} to {verdict.last}"
-    found = f"{span}: {verdict.records:,} records, {verdict.rows:,} rows, {verdict.gaps} gaps"
-    if verdict.holes:
-        complain(f"{found}; {len(verdict.holes)} holes; the gateway books them as gaps at its next start")
+    holes = [{"first": hole.first, "last": hole.last, "reason": hole.reason} for hole in verdict.holes]
+    record: dict[str, Any] = {
+        "first": verdict.first,
+        "last": verdict.last,
+        "records": verdict.records,
+        "rows": verdict.rows,
+        "gaps": verdict.gaps,
+    }
+    if is_table(output):
+        write_record(record, output)
+        write_rows(holes, _HOLE_COLUMNS, output)
+    else:
+        write_record(record | {"holes": holes}, output)
+    if holes:
+        complain(f"holes: {len(holes)}; the gateway books them as gaps at its next start")
         return exits.FAILED
-    say(f"{found}; all whole")
+    say("every record is whole, every position accounted for")
     return exits.OK
+
+
+def _cursors(facts: inspect.StoreStat, home: Path) -> list[Mapping[str, Any]]:
+    """Who has acknowledged what; a running gateway also knows the connectors that have acknowledged nothing yet."""
+    rows: dict[str, Mapping[str, Any]] = {}
+    with contextlib.suppress(GatewayError), ControlClient(Home(home.resolve()).socket) as gateway:
+        for connector in gateway.health().connectors:
+            rows[connector.name] = {"connector": connector.name, "position": 0, "lag_rows": connector.lag_rows}
+    for cursor in facts.cursors:
+        rows[cursor.connector] = {
+            "connector": cursor.connector,
+            "position": cursor.position,
+            "lag_rows": cursor.lag_rows,
+        }
+    return list(rows.values())
 
 
 def _data(home: Path) -> Path:
@@ -95,10 +120,6 @@ def _entry(entry: inspect.Entry) -> Mapping[str, Any]:
         "gap": entry.reason or None,
         "detail": entry.detail,
     }
-
-
-def _holes(verdict: inspect.Verdict) -> Iterator[Mapping[str, Any]]:
-    return ({"first": hole.first, "last": hole.last, "reason": hole.reason} for hole in verdict.holes)
 
 
 def _moment(ns: int) -> str | None:
