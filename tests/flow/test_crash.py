@@ -18,13 +18,20 @@ from framegate_plugins.mqtt.simulator import start as start_broker
 
 TAGS = 200
 WINDOW_ROWS, WINDOWS = 256, 2
-COMMIT_LAG_ROWS = 1_000
+ROWS_PER_S = TAGS * 50
+COMMIT_LAG_S = 1.0
+"""Acknowledged rows whose cursor may not be durable yet: promised are a thousand rows or a second of them."""
 ROWS_PER_ROUND = 1_500
 
 
 @pytest.mark.parametrize(
-    ("rounds", "qos"),
-    [(3, 1), pytest.param(12, 1, marks=pytest.mark.campaign), pytest.param(12, 2, marks=pytest.mark.campaign)],
+    ("rounds", "qos", "commit_interval"),
+    [
+        (3, 1, "10ms"),
+        (3, 1, "200ms"),  # much is accepted and not yet durable when the kill comes
+        pytest.param(12, 1, "50ms", marks=pytest.mark.campaign),
+        pytest.param(12, 2, "10ms", marks=pytest.mark.campaign),
+    ],
 )
 async def test_kill_in_a_flood_loses_nothing_durable(
     *,
@@ -37,6 +44,7 @@ async def test_kill_in_a_flood_loses_nothing_durable(
     health: Callable[[Path], Awaitable[GatewayHealth]],
     rounds: int,
     qos: int,
+    commit_interval: str,
 ) -> None:
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")  # noqa: T201 - pytest shows it
@@ -52,6 +60,7 @@ async def test_kill_in_a_flood_loses_nothing_durable(
         scan="20ms",
         connector=f"encoding: json-batch, window_rows: {WINDOW_ROWS}, windows_in_flight: {WINDOWS}",
         options=f"qos: {qos}",
+        gateway=f", store: {{commit_interval: {commit_interval}}}",
     )
     durable = 0
     for _ in range(rounds):
@@ -69,7 +78,7 @@ async def test_kill_in_a_flood_loses_nothing_durable(
     assert account.lost(account.newest) == 0
     assert account.notices == []
     assert (account.out_of_order, account.conflicts) == (0, 0)
-    assert account.repeats <= rounds * (WINDOW_ROWS * WINDOWS + COMMIT_LAG_ROWS)
+    assert account.repeats <= rounds * (WINDOW_ROWS * WINDOWS + COMMIT_LAG_S * ROWS_PER_S)
     for tag in ("t0", f"t{TAGS - 1}"):
         values = [frame.value for frame in account.of(tag)]
         assert values == sorted(values), f"{tag}: values went back in time"
