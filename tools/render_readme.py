@@ -92,7 +92,8 @@ def _values(row: Mapping[str, Any]) -> str:
 
 
 def _code(value: object) -> str:
-    return f"`{value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}`"
+    is_plain = isinstance(value, str) and value
+    return f"`{value if is_plain else json.dumps(value, ensure_ascii=False)}`"
 
 
 def _cell(text: str) -> str:
