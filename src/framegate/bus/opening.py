@@ -146,7 +146,7 @@ def _set_aside(folder: Path, high_water: HighWaterFile, reason: str, log: Log) -
     """Move a damaged store out of the way and carry over what can be read of it."""
     mark = high_water.mark
     store, fresh = folder / STORE, folder / "store.new"
-    aside = folder / f"store.damaged-{max(_quarantines(folder), default=0) + 1}"
+    aside = folder / f"store.damaged-{max(quarantines(folder), default=0) + 1}"
     first = max(mark.trim, min(mark.cursors.values(), default=0) + 1)
     try:
         store.rename(aside)
@@ -154,7 +154,7 @@ def _set_aside(folder: Path, high_water: HighWaterFile, reason: str, log: Log) -
         if kept is not None:
             fresh.rename(store)
         sync_folder(folder)
-        for number in _quarantines(folder)[:-QUARANTINES_MAX]:
+        for number in quarantines(folder)[:-QUARANTINES_MAX]:
             shutil.rmtree(folder / f"store.damaged-{number}")
     except OSError as error:
         raise _unwritable(folder, error.strerror or str(error)) from error
@@ -179,6 +179,7 @@ def _salvage(aside: Path, fresh: Path, first: int, tags: int, *, can_read_log: b
     return None
 
 
-def _quarantines(folder: Path) -> list[int]:
+def quarantines(folder: Path) -> list[int]:
+    """Numbers of the damaged stores that were set aside, oldest first."""
     numbers = (path.name.removeprefix("store.damaged-") for path in folder.glob("store.damaged-*"))
     return sorted(int(number) for number in numbers if number.isdecimal())

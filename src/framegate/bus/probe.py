@@ -1,7 +1,7 @@
 """Try a store in a child process before the gateway opens it: one flipped bit can make RocksDB spin in open() for ever.
 
-`python -m framegate.bus.probe FOLDER` opens, closes and says nothing, or prints RocksDB's text and ends with 1. The
-child does the work of recovery too, so the gateway's own open is short.
+`python -m framegate.bus.probe FOLDER [read_only]` opens, closes and says nothing, or prints RocksDB's text and ends
+with 1. The child does the work of recovery too, so the gateway's own open is short.
 """
 
 from __future__ import annotations
@@ -10,17 +10,20 @@ import contextlib
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 PROBE_DEADLINE_S = 10.0
 PROBE_BUFFER_BYTES = 8 << 20
+READ_ONLY = "read_only"
 HUNG = "Corruption: opening does not end"
 _CHILD_DIED = "Corruption: the process that tried to open it ended with {}"
 
 
-def probe(store: Path, deadline_s: float = PROBE_DEADLINE_S) -> str:
+def probe(store: Path, deadline_s: float = PROBE_DEADLINE_S, *, read_only: bool = False) -> str:
     """RocksDB's text, or what happened instead of one, if the store does not open; else nothing."""
-    done = run_child("framegate.bus.probe", str(store), deadline_s=deadline_s)
+    arguments = (str(store), READ_ONLY) if read_only else (str(store),)
+    done = run_child("framegate.bus.probe", *arguments, deadline_s=deadline_s)
     if done is None:
         return HUNG
     status, text = done
@@ -51,13 +54,16 @@ def run_child(module: str, *arguments: str, deadline_s: float) -> tuple[int, str
 
 def main() -> int:
     """Open and close the store named on the command line."""
-    from rocksdict import Rdict  # noqa: PLC0415 - the parent needs none of it
+    from rocksdict import AccessType, Rdict  # noqa: PLC0415 - the parent needs none of it
 
     from framegate.bus.tuning import family_options, store_options  # noqa: PLC0415 - as above
 
+    is_read_only = sys.argv[2:] == [READ_ONLY]
+    access = AccessType.read_only(False) if is_read_only else AccessType.read_write()
     try:
-        options = store_options(PROBE_BUFFER_BYTES, create=False)
-        Rdict(sys.argv[1], options, family_options(PROBE_BUFFER_BYTES)).close()
+        with tempfile.TemporaryDirectory(prefix="edge-wal-") as scratch:
+            options = store_options(PROBE_BUFFER_BYTES, create=False, log_folder=scratch if is_read_only else "")
+            Rdict(sys.argv[1], options, family_options(PROBE_BUFFER_BYTES), access).close()
     except Exception as error:  # noqa: BLE001 - the edge of a process; rocksdict raises bare Exception
         print(" ".join(str(error).split()))  # noqa: T201 - the answer of this process
         return 1

@@ -54,8 +54,9 @@ def fault_of(text: str, path: Path) -> StoreFailed:
 class RocksDisk:
     """Satisfies contract.ports.Disk; raises StoreFailed with the codes of fault.py.
 
-    access    "write", or "read" beside a running gateway: what it had written when this was opened
-    recovery  mode for a damaged store; the default refuses to open one
+    access      read-write, or read-only beside a running gateway: what it had written when this was opened
+    recovery    mode for a damaged store; the default refuses to open one
+    log_folder  where RocksDB's information log goes when it must not go into the store
     """
 
     def __init__(
@@ -66,10 +67,12 @@ class RocksDisk:
         create: bool = False,
         access: AccessType | None = None,
         recovery: DBRecoveryMode | None = None,
+        log_folder: str = "",
     ) -> None:
         self.path = path
         self._write_buffer_bytes = write_buffer_bytes
-        self._create, self._access, self._recovery = create, access, recovery
+        self._create, self._access = create, access
+        self._recovery, self._log_folder = recovery, log_folder
         self._no_slowdown = WriteOptions()
         self._no_slowdown.no_slowdown = True
         self._db: Rdict | None = None
@@ -77,7 +80,9 @@ class RocksDisk:
 
     def open(self) -> None:
         """Open, also again after close()."""
-        options = store_options(self._write_buffer_bytes, create=self._create, recovery=self._recovery)
+        options = store_options(
+            self._write_buffer_bytes, create=self._create, recovery=self._recovery, log_folder=self._log_folder
+        )
         families = family_options(self._write_buffer_bytes)
         try:
             db = Rdict(str(self.path), options, families, self._access or AccessType.read_write())

@@ -18,8 +18,14 @@ OPEN_FILES_MAX = 256
 MANIFEST_PREALLOCATION_BYTES = 64 << 10
 
 
-def store_options(write_buffer_bytes: int, *, create: bool, recovery: DBRecoveryMode | None = None) -> Options:
-    """Options of the store as a whole; `recovery` differs only where a damaged store is salvaged."""
+def store_options(
+    write_buffer_bytes: int, *, create: bool, recovery: DBRecoveryMode | None = None, log_folder: str = ""
+) -> Options:
+    """Options of the store as a whole.
+
+    recovery    differs only where a damaged store is salvaged
+    log_folder  where RocksDB's information log goes when it must not go into the store
+    """
     options = Options(raw_mode=True)
     options.create_if_missing(create)
     options.create_missing_column_families(True)
@@ -31,6 +37,8 @@ def store_options(write_buffer_bytes: int, *, create: bool, recovery: DBRecovery
     options.set_max_open_files(OPEN_FILES_MAX)
     options.set_keep_log_file_num(2)
     options.set_max_log_file_size(1 << 20)
+    if log_folder:
+        options.set_db_log_dir(log_folder)
     options.set_manifest_preallocation_size(MANIFEST_PREALLOCATION_BYTES)
     options.set_stats_dump_period_sec(0)
     options.set_stats_persist_period_sec(0)
