@@ -41,6 +41,12 @@ def _run(words: list[str]) -> int:
 
         write_record(version_facts(), None)
         return exits.OK
+    if len(words) == 3 and words[:2] == ["run", "--home"]:
+        from pathlib import Path  # noqa: PLC0415
+
+        from framegate.cli.service import serve  # noqa: PLC0415 - supervisors say just this; saves 0.2 s and 12 MiB
+
+        return serve(Path(words[2]))
     from framegate.cli.app import make_app  # noqa: PLC0415 - 0.2 s
 
     code = make_app()(words, exit_on_error=False, print_error=False, help_on_error=False, result_action="return_value")

@@ -63,8 +63,6 @@ def bind(tables: Tables, catalogue: Catalogue) -> Binding:
         rename_id = _intern(row, row.rename, catalogue) if row.rename else None
         if row.scale != 1.0 or row.offset != 0.0 or rename_id is not None:
             mapping.append(MappingRow(tag_id, row.scale, row.offset, row.type, rename_id))
-        if row.access == "W":
-            continue  # commands find it in the catalogue; nobody reads it
         bound = BoundTag(tag_id, row.tag, row.address, row.type, row.access, row.options)
         tags.setdefault(row.source, {}).setdefault(row.scan, []).append(bound)
     return Binding(tags, mapping)

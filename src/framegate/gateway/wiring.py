@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from framegate.bus.bus import Bus
 from framegate.bus.store import Store, StoreOptions, open_store
@@ -68,6 +69,8 @@ class Gateway:
         )
         self.store: Store = await open_store(self.home.data, options, self.clock, self.log, self.metrics)
         binding = bind(self.tables, self.store.catalogue)
+        # The tag rows have become plans; 100,000 of them would hold 30 MiB for nobody.
+        self.tables = replace(self.tables, variables=())
         mapping = compile_mapping(binding.mapping)
         self.bus = Bus(self.store.wal, mapping, self.clock, self.log, self.metrics, row.ring_rows)
         endpoints = {

@@ -33,13 +33,11 @@ _CUT: Final = b"\x01"  # JSON escapes control characters, so this never occurs i
 class JsonLayout(NamedTuple):
     """Constant text of one tag array.
 
-    opening  per row, `{"tag":"pump3.flow","value":`
     parts    scratch list of the fast path: constant text stands, texts of a scan are filled in
     device   (start, stop, key) of rows that share a route
     key      per row, for encodings that send each tag on its own
     """
 
-    opening: list[bytes]
     parts: list[bytes]
     narrow: Narrow | None
     device: tuple[tuple[int, int, bytes], ...]
@@ -92,7 +90,7 @@ class _Json(ABC):
         starts = [row for row in range(len(tags)) if row == 0 or device[row] != device[row - 1]]
         spans = zip(starts, [*starts[1:], len(tags)], strict=True)
         routes = () if key else tuple((start, stop, self._route.render(device[start])) for start, stop in spans)
-        return JsonLayout(opening, self._constant(opening), narrow, routes, key)
+        return JsonLayout(self._constant(opening), narrow, routes, key)
 
     @abstractmethod
     def _constant(self, opening: Sequence[bytes]) -> list[bytes]:
@@ -190,7 +188,7 @@ class JsonBatchEncoder(_Json):
 
     def _append(self, messages: _Messages, placed: Placed, layout: JsonLayout, key: bytes) -> None:
         batch = placed.batch
-        rows, quality, time = len(layout.opening), batch.quality, batch.source_time
+        rows, quality, time = len(batch.tag), batch.quality, batch.source_time
         texts, patched = value_column(batch, layout.narrow)
         if len(quality) == 1 and len(time) == 1 and not patched:
             stride, parts = 3, layout.parts

@@ -1,0 +1,125 @@
+"""The gateway of one home as a service: in the foreground, until SIGTERM or Ctrl-C. What `edge run` runs.
+
+Start: tables, lock of the home, metrics address, gateway, control socket. Stop in reverse, within 2 s. What cannot
+work is told before anything is connected, with file, line and column; exit code 78 then. Logs go to stderr.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from pathlib import Path
+
+import uvloop
+
+from framegate import __version__
+from framegate.cli import exits
+from framegate.cli.tables import check_with_plugins, plugins_of, read_tables
+from framegate.cli.talk import complain, say
+from framegate.config import GatewayRow, Tables, render_problems
+from framegate.contract.errors import Misconfigured
+from framegate.contract.ports import Log
+from framegate.gateway.health import Health
+from framegate.gateway.home import Home
+from framegate.gateway.memory import be_frugal, settle
+from framegate.gateway.wiring import Gateway
+from framegate.observe.log import make_log
+from framegate.ops import control, exposition
+from framegate.runtime.discover import Plugins
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def serve(home: Path) -> int:
+    """Run until asked to stop; returns the exit code. Raises Misconfigured, StoreFailed for what is not in a table."""
+    be_frugal()
+    place = Home(home.resolve())
+    plugins = plugins_of(place)
+    try:
+        service = _Service(place, read_tables(place, plugins), plugins)
+        place.prepare()
+        with place.owned():
+            uvloop.run(service.run())
+    except Misconfigured as error:
+        if not error.problems:
+            raise
+        for line in render_problems(error.problems, place.config):
+            say(line)
+        complain(f"{len(error.problems):,} problems in {place.config}; nothing was started, see also `edge check`")
+        return exits.MISCONFIGURED
+    return exits.OK
+
+
+class _Service:
+    """One gateway and what others see of it, from start to stop."""
+
+    def __init__(self, home: Home, tables: Tables, plugins: Plugins) -> None:
+        row = tables.gateway
+        self._home = home
+        self._tags = len(tables.variables)
+        self._plugins = plugins
+        self._log: Log = make_log(level=row.log_level, gateway=row.name)
+        self._gateway = Gateway(home, tables, plugins, self._log)
+        self._health: Health | None = None
+        self._asked_to_stop = asyncio.Event()
+
+    async def run(self) -> None:
+        self._listen_for_signals()
+        pages = await self._expose(self._gateway.tables.gateway)
+        try:
+            await self._start()
+            try:
+                assert self._health is not None
+                server = await control.serve(self._health, self._home.socket)
+                self._log_start()
+                await self._asked_to_stop.wait()
+                self._log.info("gateway_stopping")
+                self._health = None
+                await server.close()
+            finally:
+                await self._gateway.stop()
+            self._log.info("gateway_stopped")
+        finally:
+            if pages is not None:
+                await pages.close()
+
+    async def _start(self) -> None:
+        try:
+            await self._gateway.start()
+        except Misconfigured as error:
+            tables = read_tables(self._home, self._plugins)
+            check_with_plugins(tables, self._plugins)  # the same mistake, with its line and column
+            raise error from None
+        settle()
+        self._health = Health(self._gateway)
+
+    async def _expose(self, row: GatewayRow) -> exposition.Exposition | None:
+        if not row.metrics:
+            return None
+        host, _, port = row.metrics.rpartition(":")
+        return await exposition.serve(self._gateway.metrics, host.strip("[]"), int(port), self._why_not_ready)
+
+    def _why_not_ready(self) -> str:
+        return "starting or stopping" if self._health is None else self._health.health().problem
+
+    def _listen_for_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in SIGNALS:
+            loop.add_signal_handler(number, self._signalled)
+
+    def _signalled(self) -> None:
+        """Stop in order; from now on a second signal ends the process as usual."""
+        self._asked_to_stop.set()
+        for number in SIGNALS:
+            asyncio.get_running_loop().remove_signal_handler(number)
+
+    def _log_start(self) -> None:
+        self._log.info(
+            "gateway_started",
+            version=__version__,
+            home=str(self._home.root),
+            devices=len(self._gateway.tables.drivers),
+            connectors=len(self._gateway.tables.connectors),
+            tags=self._tags,
+            metrics=self._gateway.tables.gateway.metrics,
+        )
