@@ -75,6 +75,8 @@ def _prepare(purpose: str, stamp: str) -> None:
     _run([*pip, "install", "--no-deps", "--no-build-isolation", "--no-index", "-e", str(ROOT)], environment)
     UNFINISHED.unlink(missing_ok=True)
     (VENV / f"edge-{purpose}").write_text(stamp, encoding="utf-8")
+    if purpose == "test":  # it holds all that a run needs; a run's stamp lacks the last line, of requirements-dev.lock
+        (VENV / "edge-run").write_text(stamp.rpartition("\n")[0], encoding="utf-8")
 
 
 def _stamp_of(purpose: str) -> str:
