@@ -228,8 +228,6 @@ class ClientSession:
                 flow, index = self._inflight[packet_id]
                 writer.add_run(flow.window, (index,), (packet_id,), CHUNK_BYTES_MAX, dup=True)
                 room -= 1
-        if self._resend:
-            return
         while room > 0 and self._waiting and not self._is_held and writer.size < CHUNK_BYTES_MAX:
             flow = self._waiting[0]
             room -= self._send_some(flow, room, link)

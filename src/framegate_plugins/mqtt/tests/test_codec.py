@@ -278,6 +278,16 @@ def test_fast_publish_of_a_message_beyond_the_packet_size_stops_in_front_of_it()
     assert "100" in writer.refusal
 
 
+def test_topic_alias_introduced_by_a_message_that_was_not_sent_is_introduced_again() -> None:
+    writer = PublishWriter(PublishStyle(packet_bytes_max=100, alias_max=9))
+    batch = window((b"a", b"x" * 100, 1), (b"a", b"x", 2))
+    assert writer.add_run(batch, range(1), [1], 1 << 30) == 0
+    assert writer.add_run(batch, range(1, 2), [2], 1 << 30) == 1
+    (packet,) = PacketReader().feed(writer.take())
+    assert isinstance(packet, Publish)
+    assert packet.topic == "a"
+
+
 @pytest.mark.parametrize("key", [b"", b"a/#", b"a/+", b"a\0", b"x" * 65_536])
 def test_fast_publish_to_an_impossible_topic_stops_in_front_of_it(key: bytes) -> None:
     writer = PublishWriter(PublishStyle())

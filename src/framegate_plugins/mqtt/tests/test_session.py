@@ -191,6 +191,26 @@ def test_acknowledgement_of_an_unknown_identifier_changes_nothing() -> None:
     assert written[-1] == encode(Ack(Kind.PUBREL, 78, 0x92))
 
 
+@pytest.mark.parametrize("is_resumed", [False, True])
+def test_messages_under_way_after_a_loss_are_repeated_with_dup_or_sent_as_new_in_order(is_resumed: bool) -> None:
+    session, _ = attached(qos=2, inflight_max=4)
+    (window,) = windows(6, 6)
+    session.offer(window, lambda _: None)
+    session.take_answers(encode(Ack(Kind.PUBREC, 3)), 0)  # out of turn: 3 is being released, 1, 2 and 4 are not
+    session.detach(LOSS)
+    written: list[bytes] = []
+    style = PublishStyle(qos=2)
+    session.attach(Link(PublishWriter(style), written.append, lambda: 0, 4), is_resumed=is_resumed)
+    session.offer(window, lambda _: None)
+    packets = PacketReader().feed(b"".join(written))
+    sent = [(packet.packet_id, packet.payload, packet.dup) for packet in packets if isinstance(packet, Publish)]
+    if is_resumed:
+        assert packets[0] == Ack(Kind.PUBREL, 3)
+        assert sent == [(1, b"1", True), (2, b"2", True), (4, b"4", True)]
+    else:
+        assert sent == [(5, b"1", False), (6, b"2", False), (7, b"3", False), (8, b"4", False)]
+
+
 def test_window_offered_while_another_is_held_back_by_a_refusal_is_asked_for_patience() -> None:
     session, _ = attached(inflight_max=2)
     first, second = windows(4, 2)
