@@ -54,33 +54,32 @@ class Columns:
     """
 
     def __init__(self, points: Sequence[Point], blocks: Sequence[Block]) -> None:
-        self._points = points
         groups: dict[str, list[int]] = {code: [] for code, _, _ in _GROUPS}
         texts: list[int] = []
         for index, point in enumerate(points):
             code = _code(point)
             (texts if code is None else groups[code]).append(index)
-        self._groups = [(code, kind, width, groups[code]) for code, kind, width in _GROUPS if groups[code]]
+        self._groups = [
+            (code, kind, width, np.array(groups[code], np.intp)) for code, kind, width in _GROUPS if groups[code]
+        ]
         self._scratch = np.zeros(sum(width * len(members) for _, _, width, members in self._groups), np.uint8)
-        self._numbers = self._number_columns()
-        self._bools = self._bool_column()
-        self._texts = _Texts(points, texts) if texts else None
+        self._numbers = self._number_columns(points)
+        self._bools = self._bool_column(points)
+        self._texts = _Texts(points, np.array(texts, np.intp)) if texts else None
         columns: list[_Numbers | _Bools | _Texts] = [*self._numbers]
         columns += [column for column in (self._bools, self._texts) if column is not None]
         self.tag = _frozen(np.concatenate([column.tag for column in columns] or [np.empty(0, np.int32)]))
-        self._rows = [(column, np.array(column.members, np.intp)) for column in columns]
-        self.relocate(blocks)
+        self._columns = columns
+        self.relocate(points, blocks)
 
-    def relocate(self, blocks: Sequence[Block]) -> None:
-        """Take the bytes from other blocks from now on; order of tags and columns stays."""
-        place, block_of = _places(self._points, blocks)
-        parts = [
-            _sources(self._points, members, code, width, place).ravel() for code, _, width, members in self._groups
-        ]
+    def relocate(self, points: Sequence[Point], blocks: Sequence[Block]) -> None:
+        """Take the bytes of the same points from other blocks from now on; order of tags and columns stays."""
+        place, block_of = _places(points, blocks)
+        parts = [_sources(points, members, code, width, place).ravel() for code, _, width, members in self._groups]
         self._gather: Index = np.concatenate(parts) if parts else np.empty(0, np.intp)
-        self._block_of = [(column, block_of[members]) for column, members in self._rows]
+        self._block_of = [(column, block_of[column.members]) for column in self._columns]
         if self._bools is not None:
-            self._bools.set_masks(self._points, blocks, block_of)
+            self._bools.set_masks(points, blocks, block_of)
         if self._texts is not None:
             self._texts.set_places(place)
 
@@ -117,29 +116,31 @@ class Columns:
                 kept.append(Batch(tag, value, quality, batch.source_time, now))
         return kept
 
-    def _number_columns(self) -> list[_Numbers]:
+    def _number_columns(self, points: Sequence[Point]) -> list[_Numbers]:
         columns = []
         for kind in _DTYPE:
-            views, members = [], []
+            views, found = [], []
             for code, kind_of, view, indexes in self._views():
                 if kind_of is kind:
                     views.append(view.view(np.dtype(f"={code}")))
-                    members += indexes
-            if members:
-                columns.append(_Numbers(kind, views, members, _tags(self._points, members)))
+                    found.append(indexes)
+            if found:
+                members = np.concatenate(found)
+                columns.append(_Numbers(kind, views, members, _tags(points, members)))
         return columns
 
-    def _bool_column(self) -> _Bools | None:
-        bits, words, bit_members, word_members = np.empty(0, np.uint8), np.empty(0, np.uint16), [], []
+    def _bool_column(self, points: Sequence[Point]) -> _Bools | None:
+        bits, words = np.empty(0, np.uint8), np.empty(0, np.uint16)
+        bit_members = word_members = np.empty(0, np.intp)
         for code, _, view, indexes in self._views():
             if code == "?":
                 bits, bit_members = view, indexes
             elif code == "?w":
                 words, word_members = view.view(np.uint16), indexes
-        members = bit_members + word_members
-        return _Bools(bits, words, members, _tags(self._points, members)) if members else None
+        members = np.concatenate((bit_members, word_members))
+        return _Bools(bits, words, members, _tags(points, members)) if len(members) else None
 
-    def _views(self) -> list[tuple[str, Kind, Bytes, list[int]]]:
+    def _views(self) -> list[tuple[str, Kind, Bytes, Index]]:
         """Each group with its part of the scratch buffer."""
         views, at = [], 0
         for code, kind, width, members in self._groups:
@@ -151,7 +152,7 @@ class Columns:
 class _Numbers:
     """A column of numbers, widened from one or more narrower views."""
 
-    def __init__(self, kind: Kind, views: list[npt.NDArray[np.generic]], members: list[int], tag: Int32Column) -> None:
+    def __init__(self, kind: Kind, views: list[npt.NDArray[np.generic]], members: Index, tag: Int32Column) -> None:
         self.members, self.tag = members, tag
         self._dtype: np.dtype[Any] = np.dtype(_DTYPE[kind])
         self._parts: list[tuple[slice, npt.NDArray[np.generic]]] = []
@@ -182,7 +183,7 @@ class _Numbers:
 class _Bools:
     """A column of booleans: bits first, whole registers behind them."""
 
-    def __init__(self, bits: Bytes, words: npt.NDArray[np.uint16], members: list[int], tag: Int32Column) -> None:
+    def __init__(self, bits: Bytes, words: npt.NDArray[np.uint16], members: Index, tag: Int32Column) -> None:
         self.members, self.tag = members, tag
         self._bits, self._words = bits, words
         self._masks = np.zeros(len(bits), np.uint8)
@@ -201,7 +202,7 @@ class _Bools:
 class _Texts:
     """A column of texts and byte strings; rare, so row by row."""
 
-    def __init__(self, points: Sequence[Point], members: list[int]) -> None:
+    def __init__(self, points: Sequence[Point], members: Index) -> None:
         self.members, self.tag = members, _tags(points, members)
         self._points = [points[index] for index in members]
         self._places: list[int] = []
@@ -252,7 +253,7 @@ def _places(points: Sequence[Point], blocks: Sequence[Block]) -> tuple[Index, In
     return place, block_of
 
 
-def _sources(points: Sequence[Point], members: list[int], code: str, width: int, place: Index) -> Index:
+def _sources(points: Sequence[Point], members: Index, code: str, width: int, place: Index) -> Index:
     """intp[members, width]: stacked byte for each native byte of each value; least significant first."""
     if code == "?":
         # The byte that holds the bit: in the bit areas the place itself, else the high or low byte of the register.
@@ -263,7 +264,7 @@ def _sources(points: Sequence[Point], members: list[int], code: str, width: int,
     return place[members][:, None] + np.array(source, np.intp).reshape(len(members), width)
 
 
-def _tags(points: Sequence[Point], members: list[int]) -> Int32Column:
+def _tags(points: Sequence[Point], members: Index) -> Int32Column:
     return _frozen(np.array([points[index].id for index in members], np.int32))
 
 

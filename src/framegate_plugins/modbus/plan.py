@@ -6,6 +6,8 @@ smaller ones, so that the neighbours stay Good. `Columns.tag` and every `Batch.t
 
 from __future__ import annotations
 
+import pickle
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 
 from framegate.contract.frame import Batch, Int32Column, TagId
@@ -34,7 +36,8 @@ class ReadPlan:
         self.writable = writable
         self.opening: object = None
         self._unit = unit
-        self._points = points
+        # Needed again only when blocks are split; 100,000 points would hold 15 MiB meanwhile.
+        self._packed = zlib.compress(pickle.dumps(points), level=1)
         self._merged = tuple(merge(points, limits))
         self._columns = Columns(points, self._merged)
         self._take(self._merged)
@@ -43,6 +46,10 @@ class ReadPlan:
     def tag(self) -> Int32Column:
         """int32[rows], every tag the plan reads."""
         return self._columns.tag
+
+    def _points(self) -> Sequence[Point]:
+        points: Sequence[Point] = pickle.loads(zlib.decompress(self._packed))  # noqa: S301 - our own bytes, never stored
+        return points
 
     def _take(self, blocks: Sequence[Block]) -> None:
         self.blocks = tuple(blocks)
@@ -54,7 +61,7 @@ class ReadPlan:
         self.opening = opening
         if len(self.blocks) != len(self._merged):
             self._take(self._merged)
-            self._columns.relocate(self.blocks)
+            self._columns.relocate(self._points(), self.blocks)
 
     def batches(self, answers: list[bytes], now: int) -> list[Batch]:
         """Batches of a scan in which every block was answered."""
@@ -86,17 +93,18 @@ class ReadPlan:
         """Cut refused blocks in two from now on; returns the answers per new block, NOT_ASKED for those cut."""
         room = SPLITS_MAX + len(self._merged) - len(self.blocks)
         chosen = set(list(refused)[:room])
+        points = self._points()
         blocks: list[Block] = []
         aligned: list[Answer] = []
         for number, block in enumerate(self.blocks):
             if number in chosen:
-                blocks += halves(block, self._points)
+                blocks += halves(block, points)
                 aligned += [NOT_ASKED, NOT_ASKED]
             else:
                 blocks.append(block)
                 aligned.append(answers[number])
         self._take(blocks)
-        self._columns.relocate(self.blocks)
+        self._columns.relocate(points, self.blocks)
         return aligned
 
 
