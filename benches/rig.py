@@ -118,7 +118,8 @@ class Broker:
             "max_queued_messages 0\nlog_type error\nset_tcp_nodelay true\n"
             + (f"persistence true\npersistence_location {self.folder}/\nuser root\n" if self.keeps_sessions else "")
         )
-        self.process = subprocess.Popen([program, "-c", str(config)], text=True)
+        with (self.folder / "mosquitto.log").open("a") as log:
+            self.process = subprocess.Popen([program, "-c", str(config)], text=True, stdout=log, stderr=log)
         if self.core is not None:
             os.sched_setaffinity(self.process.pid, {self.core})
         self._wait_until_open()
