@@ -343,21 +343,31 @@ class Outbox:
     # -- start, words ---------------------------------------------------------------------------------------------
 
     def _begin(self) -> Reader:
-        """Where to read on: the cursor, or the start that the options ask for."""
+        """Where to read on: the cursor, or the start that the options ask for, which is kept as a cursor at once.
+
+        From then on the connector is owed every row: what goes before it was delivered is announced to it.
+        """
         position, durable = self._cursors.load(self.name), self._source.durable
-        is_fresh = position is None
         if position is None:
-            position = durable if self._options.start is Start.NEWEST else Position(0)
-            if position:
-                self._cursors.commit(self.name, position)
-                is_fresh = False
+            position = durable if self._options.start is Start.NEWEST else self._before_oldest()
+            self._cursors.commit(self.name, position)
         elif position > durable:
             self._log.error("outbox_cursor_ahead", connector=self.name, position=position, durable=durable)
             position = durable
         self.health.position = position
-        return Reader(
-            self._source, self._encoder, self._options, position, is_fresh=is_fresh, on_missing=self._on_missing
-        )
+        return Reader(self._source, self._encoder, self._options, position, on_missing=self._on_missing)
+
+    def _before_oldest(self) -> Position:
+        """Last position before the oldest row kept: nothing before it is missing to a new connector."""
+        position = Position(0)
+        try:
+            for item in self._source.read(position, 1):
+                if not isinstance(item, Gap):
+                    return Position(max(position, item.first - 1))
+                position = item.last
+        except GatewayError:  # the log cannot be read now: too much is announced rather than too little
+            return Position(0)
+        return position
 
     def _on_missing(self, gap: Gap) -> None:
         self._meters.missing_rows.value += gap.last - gap.first + 1

@@ -27,7 +27,7 @@ class Reader:
     on_missing  told the first and last position of a stretch that is gone
     """
 
-    __slots__ = ("_bytes_per_row", "_encoder", "_is_fresh", "_on_missing", "_options", "_ready", "_source", "position")
+    __slots__ = ("_bytes_per_row", "_encoder", "_on_missing", "_options", "_ready", "_source", "position")
 
     def __init__(
         self,
@@ -36,12 +36,10 @@ class Reader:
         options: OutboxOptions,
         position: Position,
         *,
-        is_fresh: bool,
         on_missing: Callable[[Gap], None],
     ) -> None:
         self.position = position
         self._source, self._encoder, self._options, self._on_missing = source, encoder, options, on_missing
-        self._is_fresh = is_fresh  # a new connector begins at the oldest row kept; nothing before it is missing
         self._ready: deque[Sequence[Placed] | Gap] = deque()
         self._bytes_per_row = _FIRST_GUESS_BYTES_PER_ROW
 
@@ -66,7 +64,6 @@ class Reader:
         flight = self._gap(item) if isinstance(item, Gap) else self._window(item)
         self._ready.popleft()
         self.position = flight.last
-        self._is_fresh = False
         return flight
 
     def _rows_max(self) -> int:
@@ -98,7 +95,7 @@ class Reader:
     def _window(self, placed: Sequence[Placed]) -> Flight:
         window = self._encoder.encode(placed)
         expected = self.position + 1
-        if placed[0].first != expected and not self._is_fresh:
+        if placed[0].first != expected:
             self._missing(expected, placed[0].first - 1)
         if placed[-1].last - placed[0].first + 1 != sum(window.rows):
             for left, right in pairwise(placed):
@@ -111,9 +108,8 @@ class Reader:
         return Flight(window, window.last, rows, min([entry.batch.gateway_time for entry in placed]))
 
     def _gap(self, gap: Gap) -> Flight:
-        window = None if self._is_fresh else self._encoder.encode_gap(gap)
-        if not self._is_fresh:
-            self._on_missing(gap)
+        window = self._encoder.encode_gap(gap)
+        self._on_missing(gap)
         return Flight(window, gap.last, 0, gap.time)
 
     def _missing(self, first: int, last: int) -> None:

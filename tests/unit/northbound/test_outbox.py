@@ -287,13 +287,13 @@ async def test_answers_out_of_order_commit_only_the_answered_prefix() -> None:
         bounds = [window.last for window in bench.remote.windows]
         gates[2].set()
         await bench.until(lambda: bench.remote.under_way == 3)
-        assert bench.source.commits == []
+        assert bench.source.commits == [0]
         gates[0].set()
-        await bench.until(lambda: bench.source.commits)
-        assert bench.source.commits == [bounds[0]]
-        gates[1].set()
         await bench.until(lambda: len(bench.source.commits) == 2)
-        assert bench.source.commits == [bounds[0], bounds[2]]
+        assert bench.source.commits == [0, bounds[0]]
+        gates[1].set()
+        await bench.until(lambda: len(bench.source.commits) == 3)
+        assert bench.source.commits == [0, bounds[0], bounds[2]]
         gates[3].set()
         await bench.drained()
 
@@ -478,6 +478,34 @@ async def test_gaps_are_told_and_passed_over() -> None:
     assert bench.diary.of("outbox_missing")[0]["reason"] == "disk_full"
 
 
+async def test_gap_before_a_new_connector_began_is_no_loss_of_its_own() -> None:
+    bench = Bench()
+    bench.source.lose(5)
+    bench.source.add(1)
+    async with bench.running():
+        await bench.drained()
+        assert bench.remote.received == [6, 7, 8]
+    assert bench.diary.of("outbox_missing") == []
+
+
+async def test_gap_before_the_first_delivery_is_told() -> None:
+    """The connector was there before the rows were; that it has delivered nothing yet does not make it new."""
+    bench = Bench()
+    bench.remote.open_errors = [NotConnected("away")]
+    async with bench.running():
+        await bench.until(lambda: bench.remote.opens)
+        bench.source.lose(5)
+        bench.source.add(1)
+        await bench.drained()
+        assert bench.remote.received == [6, 7, 8]
+        assert bench.count("edge_outbox_missing_rows_total") == 5
+    again = Bench(log=bench.source)
+    again.source.commits = [0]
+    async with again.running():
+        await again.drained()
+    assert [values["last_pos"] for values in again.diary.of("outbox_missing")] == [5]
+
+
 async def test_positions_missing_without_a_gap_are_an_error() -> None:
     bench = Bench()
     bench.source.add(4)
@@ -497,7 +525,7 @@ async def test_a_new_connector_starts_where_asked(start: Start, expected: list[i
     async with bench.running():
         await bench.drained()
         assert bench.remote.received[:4] == expected
-        assert bench.source.commits == [12]
+        assert bench.source.commits[-1] == 12
         bench.source.add()
         await bench.drained()
         assert bench.remote.received[-3:] == [13, 14, 15]
@@ -541,7 +569,7 @@ async def test_stop_waits_for_answers_under_way_and_keeps_the_cursor() -> None:
         await asyncio.sleep(0)
         gate.set()
         await asyncio.wait_for(stopping, DEADLINE_S)
-        assert bench.source.commits == [3]
+        assert bench.source.commits == [0, 3]
         assert bench.remote.closes == 1
 
 
@@ -556,7 +584,7 @@ async def test_stop_does_not_wait_for_a_silent_remote(monkeypatch: pytest.Monkey
     bench.source.add(1)
     async with bench.running():
         await bench.until(lambda: bench.remote.under_way)
-    assert bench.source.commits == []
+    assert bench.source.commits == [0]
     assert bench.remote.closes == 1
 
 
