@@ -171,8 +171,6 @@ class ModbusSession:
             self._fill(lane)
         if self._holding and self._turn is not None and self._is_uncontended:
             self._fill(self._turn)
-        if not self._flights and not self._resting:
-            self._alarm.off()
 
     @property
     def _is_uncontended(self) -> bool:
@@ -243,8 +241,6 @@ class ModbusSession:
             if lane.not_before:
                 self._enqueue(lane)
             self._fill(lane)
-            if not self._flights and not self._resting:
-                self._alarm.off()
             return
         if not self._has_ids:
             self._pace.answered(self._loop.time())

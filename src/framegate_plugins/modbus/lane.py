@@ -28,6 +28,9 @@ class LineCounts:
 class Alarm:
     """One timer for everything a line waits for; it rings at the earliest time asked for.
 
+    It is left to ring when what it was set for has come by itself: a ring in vain once per time-out is cheaper than a
+    timer set and cancelled with every scan.
+
     at  loop time of the next ring; inf while it is off
     """
 

@@ -401,7 +401,9 @@ def test_withdrawn_exchange_sends_no_more_and_leaves_no_timer(framing: str) -> N
         stage.answer(1, 2)
         await other.done
         assert stage.asked == [(1, 10), (2, 30)]
-        assert stage.session._alarm.at > 1e9
+        await asyncio.sleep(3.0)
+        assert stage.asked == [(1, 10), (2, 30)]
+        assert stage.session._alarm.at > 1e9, "a timer that has nothing to wait for rings once more and is gone"
 
     play(framing, playbook)
 
