@@ -1,6 +1,6 @@
 """A Modbus TCP device with as many changing points as asked, from the plugin's simulator.
 
-    python examples/mvp0/flood_modbus.py --port 15020 --points 1000 --pps 500
+python examples/mvp0/flood_modbus.py --port 15020 --points 1000 --pps 500
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ async def flood(port: int, points: int, pps: int) -> None:
     """Serve `points` holding registers of unit 1 and change `pps` of them every second."""
     simulator = await load_role(discover()["modbus"], "simulator")({"url": f"tcp://127.0.0.1:{port}"})
     unit, at = simulator.units[1], 0
-    print(f"serving {points} points on 127.0.0.1:{simulator.port}", flush=True)
+    print(f"serving {points} points on 127.0.0.1:{simulator.port}", flush=True)  # noqa: T201 - a script talks
     while True:
         for _ in range(max(1, pps // STEPS_PER_S)):
             unit.hold[at] = (int(unit.hold[at]) + 1) % 30_000
