@@ -12,7 +12,7 @@ arrives out of order.
 
     python -m benches.gateway --tags 50000 --scan 1s --encoding json-batch
     python -m benches.gateway --tags 100000 --floats-only            memory: rss_mib
-    python -m benches.gateway --tags 50000 --scan 25ms --ceiling     rows/s of one core
+    python -m benches.gateway --tags 100000 --devices 80 --scan 25ms --encoding protobuf --ceiling
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def main() -> None:
     parser.add_argument("--store", default="", help="keys of the store table, such as 'durability: os'")
     parser.add_argument("--inflight", type=int, default=1000, help="mosquitto's max_inflight_messages")
     parser.add_argument("--seconds", type=float, default=10.0)
-    parser.add_argument("--warm-up", type=float, default=5.0)
+    parser.add_argument("--warm-up", type=float, default=3.0)
     parser.add_argument("--ceiling", action="store_true", help="gateway on core 0, everything else on core 1")
     parser.add_argument("--no-subscriber", action="store_true", help="spare the other core; loss is not checked")
     a = parser.parse_args()
