@@ -13,13 +13,7 @@ import numpy as np
 import pytest
 
 from framegate.contract.connector import ConnectorContext, Window
-from framegate.contract.errors import (
-    Busy,
-    Misconfigured,
-    NotConnected,
-    PayloadRefused,
-    StoreFailed,
-)
+from framegate.contract.errors import Busy, Misconfigured, NotConnected, PayloadRefused, StoreFailed
 from framegate.contract.frame import (
     Batch,
     Gap,
