@@ -103,6 +103,7 @@ class Shift:
                 return
             self._state = self._move(Event.OPENED)
             self.is_asking = True
+            self._due = (1 << len(self._scans)) - 1  # the first values now, not at the end of a long period
             await self._loop()
         finally:
             self.retire()
