@@ -20,7 +20,7 @@ Run = Callable[[Path], subprocess.Popen[bytes]]
 Start = Callable[..., Awaitable[Plc]]
 Subscribe = Callable[..., Awaitable[Account]]
 Ask = Callable[[Path], Awaitable[GatewayHealth]]
-BACKLOG_ROWS = 500
+BACKLOG_ROWS = 150
 
 
 def tables(home: Path, plc: Plc, broker: str, variables: list[str]) -> None:

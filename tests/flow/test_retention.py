@@ -6,20 +6,21 @@ import subprocess
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import numpy as np
+
 from framegate.observe.face import GatewayHealth
 from framegate.testing import plant
 from framegate.testing.account import Account
 from framegate.testing.mosquitto import Mosquitto
 from framegate_plugins.modbus.simulator import Simulator as Plc
 
-TAGS = 1_000
+TAGS, TAG_BYTES = 100, 250
 RETENTION_BYTES = 1 << 20
 
 
 async def test_retention_gives_up_the_oldest_and_announces_each(
     home: Path,
     modbus: Callable[..., Awaitable[Plc]],
-    flood: Callable[[Plc, int], None],
     mosquitto: Mosquitto,
     subscribe: Callable[..., Awaitable[Account]],
     run: Callable[[Path], subprocess.Popen[bytes]],
@@ -27,7 +28,8 @@ async def test_retention_gives_up_the_oldest_and_announces_each(
 ) -> None:
     """One connector is away from the beginning and for good; the other one has everything."""
     plc = await modbus()
-    flood(plc, TAGS)
+    registers = TAGS * TAG_BYTES // 2
+    plc.units[1].hold[:registers] = np.random.default_rng(1).integers(0, 1 << 16, registers)  # cannot be compressed
     account = await subscribe(mosquitto.port, topics="late/#")
     every = await subscribe(mosquitto.port, topics="live/#")
     away, broker = f"tcp://127.0.0.1:{plant.free_port()}", f"tcp://127.0.0.1:{mosquitto.port}"
@@ -41,8 +43,11 @@ async def test_retention_gives_up_the_oldest_and_announces_each(
                 "late": "plugin: mqtt, endpoint: late, topic: late",
                 "live": "plugin: mqtt, endpoint: live, topic: live",
             },
-            variables=[f"tag: t{i}, source: plc, address: 'hr:{i}', type: int16" for i in range(TAGS)],
-            gateway=f", store: {{ring_rows: 4096, retention_bytes: {RETENTION_BYTES}B, keep_acked_bytes: 64kB}}",
+            variables=[
+                f"tag: t{i}, source: plc, address: 'hr:{i * TAG_BYTES // 2}', type: bytes, length: {TAG_BYTES}"
+                for i in range(TAGS)
+            ],
+            gateway=f", store: {{ring_rows: 1024, retention_bytes: {RETENTION_BYTES}B, keep_acked_bytes: 64kB}}",
         )
 
     tables(away)
@@ -60,5 +65,6 @@ async def test_retention_gives_up_the_oldest_and_announces_each(
     await plant.until(lambda: account.newest > every.newest - TAGS and account.newest > full.wal.durable, "the rest")
     assert {notice.reason for notice in account.notices} == {"retention"}
     assert account.lost(account.newest) == 0, "every position arrived or was announced"
-    assert not any(first <= position <= last for first, last, _ in account.notices for position in account.frames)
+    positions = list(account.frames)
+    assert not any(first <= position <= last for first, last, _ in account.notices for position in positions)
     assert (account.out_of_order, account.conflicts) == (0, 0)
