@@ -47,10 +47,10 @@ def test_scan_good_device_publishes_each_period(make_plant: Any) -> None:
         await asyncio.sleep(1.05)
         assert state_of(slot) is State.ACTIVE
         assert slot.health.scans_ok == 11  # one at once, then each period
-        assert slot.health.rows_total == 20
-        assert qualities(plant, 1) == [0] * 10
+        assert slot.health.rows_total == 22
+        assert qualities(plant, 1) == [0] * 11
         assert len({id(batch.tag) for batch in plant.sink.published}) == 1
-        assert plant.metrics.counter("edge_scans_total", device="plc1").value == 10
+        assert plant.metrics.counter("edge_scans_total", device="plc1").value == 11
         assert [event for _, event, _ in plant.log.lines] == ["slot_active"]
         await plant.runtime.stop()
         assert state_of(slot) is State.SHUTDOWN
@@ -329,7 +329,7 @@ def test_store_failed_rows_are_counted_and_scans_go_on(make_plant: Any) -> None:
         slot = plant.slot(ScriptedDriver())
         await plant.runtime.start([slot])
         await plant.until(lambda: slot.health.scans_ok == 5)
-        assert plant.metrics.counter("edge_rows_refused_total", device="plc1").value == 10
+        assert plant.metrics.counter("edge_rows_refused_total", device="plc1").value == 11
         assert len(plant.log.events("slot_rows_refused")) == 1
         plant.sink.failure = None
         await plant.until(lambda: len(plant.sink.published) > 0)
