@@ -329,7 +329,7 @@ def test_store_failed_rows_are_counted_and_scans_go_on(make_plant: Any) -> None:
         slot = plant.slot(ScriptedDriver())
         await plant.runtime.start([slot])
         await plant.until(lambda: slot.health.scans_ok == 5)
-        assert plant.metrics.counter("edge_rows_refused_total", device="plc1").value == 11
+        assert plant.metrics.counter("edge_rows_refused_total", device="plc1").value == 10
         assert len(plant.log.events("slot_rows_refused")) == 1
         plant.sink.failure = None
         await plant.until(lambda: len(plant.sink.published) > 0)
