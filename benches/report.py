@@ -49,11 +49,21 @@ def row(figure: Figure, runs: Sequence[Mapping[str, Any]]) -> str | None:
     return f"| {figure.label} | {text(median)} | {spread} | {figure.unit} | {goal} |"
 
 
+def busyness(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """How many runs each figure has, and how busy the machine was before them with other things."""
+    counts = sorted({len(lines) for lines in runs.values()})
+    loads = sorted(float(line["load_before"]) for lines in runs.values() for line in lines)
+    return (
+        f"{' or '.join(map(str, counts))} runs; load average before a run {loads[0]:.1f} to {loads[-1]:.1f}, "
+        f"median {statistics.median(loads):.1f}"
+    )
+
+
 def table(figures: Mapping[str, Any]) -> str:
     facts, runs = figures["machine"], figures["runs"]
     head = (
         f"{facts['cores']} cores ({facts['processor']}, virtual), {facts['memory_gib']} GiB, "
-        f"Linux {facts['kernel']}, Python {facts['python']}. Median and range of the runs.\n\n"
+        f"Linux {facts['kernel']}, Python {facts['python']}. Median and range of {busyness(runs)}.\n\n"
         "| what | median | range | unit | goal |\n|---|---:|---:|---|---|\n"
     )
     rows = [row(figure, runs.get(figure.command, ())) for figure in FIGURE_ROWS]
