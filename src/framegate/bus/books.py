@@ -18,6 +18,7 @@ from framegate.contract.frame import Position
 from framegate.contract.ports import Change, Disk
 
 FORMAT_VERSION = 1
+TWIN_PREFIX = b"c"  # names are kept twice, in files of two families: without them every row would be lost
 _FORMAT_KEY = b"format"
 _TRIM_KEY = b"trim"
 
@@ -72,7 +73,10 @@ class Books:
     def take_changes(self) -> list[Change]:
         """What is not yet on its way to the store; the caller now owns it."""
         changes, self._changes = self._changes, []
-        for book in (self.catalogue, self.layouts, self.cursors, self.gaps, self.marks):
+        for names in (self.catalogue.take_changes(), self.layouts.take_changes()):
+            changes += names
+            changes += [("meta", TWIN_PREFIX + key, value) for _, key, value in names]
+        for book in (self.cursors, self.gaps, self.marks):
             changes += book.take_changes()
         return changes
 

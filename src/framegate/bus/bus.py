@@ -108,25 +108,17 @@ class Bus:
         """The next durable rows and gaps after a position, in order, about rows_max rows; [] at the end."""
         wal = self._wal
         found: list[Placed | Gap] = []
-        rows = 0
-        while after < wal.durable and rows < rows_max:
+        while after < wal.durable:
             gap = self._gap_at(after)
             if gap is not None and gap.first <= after + 1:
-                last = min(gap.last, wal.durable)
-                found.append(gap._replace(last=Position(last)))
-                after = Position(last)
+                after = Position(min(gap.last, wal.durable))
+                found.append(gap._replace(last=after))
                 continue
             stop = wal.durable if gap is None else Position(min(wal.durable, gap.first - 1))
-            placed = self._ring.read(after, rows_max - rows, stop)
-            if not placed and found:
-                break  # the store answers one question at a time
-            if not placed:
-                placed = wal.replay.read(after, rows_max - rows, stop)
-            if not placed:
-                continue  # the row is lost, and a gap says so by now
-            found += placed
-            rows += placed[-1].last - after
-            after = placed[-1].last
+            placed = self._ring.read(after, rows_max, stop) or wal.replay.read(after, rows_max, stop)
+            if placed:
+                return [*found, *placed]
+            # The rows are lost, and by now a gap says so.
         return found
 
     def subscribe(self, wake: Callable[[], None]) -> Callable[[], None]:

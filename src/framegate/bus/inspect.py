@@ -1,7 +1,8 @@
 """Read-only facts of a durable log, for `edge wal stat`, `ls` and `verify`.
 
-Works beside a running gateway: it sees what that had written when it looked, durable or not, and changes nothing of the
-log. A store that RocksDB refuses to open raises StoreFailed E3003; the gateway would set it aside at its next start.
+Works beside a running gateway: it sees what that had written when it looked, durable or not, and changes nothing of
+the log. A store that RocksDB refuses to open raises StoreFailed E3003; the gateway would set it aside at its next
+start.
 """
 
 from __future__ import annotations

@@ -115,7 +115,7 @@ def _open(
         text = probe(store)
         if text:
             raise fault_of(text, store)
-    disk = RocksDisk(store, options.write_buffer_bytes, create=is_new)
+    disk = RocksDisk(store, options.write_buffer_bytes, options.bucket_bytes, create=is_new)
     try:
         if is_new:
             sync_folder(folder)

@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 
 Durability: TypeAlias = Literal["fsync", "os"]
 FullPolicy: TypeAlias = Literal["block", "drop_oldest", "drop_new"]
+BUCKET_BYTES_MIN, BUCKET_BYTES_MAX = 256 << 10, 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,3 +39,9 @@ class StoreOptions:
     reserve_bytes: int = 64 << 20
     ballast_bytes: int = 16 << 20
     write_buffer_bytes: int = 8 << 20
+
+    @property
+    def bucket_bytes(self) -> int:
+        """Rows that are deleted as one: a small part of each limit, and few enough buckets to open quickly."""
+        part = min(self.retention_bytes // 16, (self.keep_acked_bytes or self.retention_bytes) // 4)
+        return max(BUCKET_BYTES_MIN, min(BUCKET_BYTES_MAX, part))

@@ -2,7 +2,7 @@
 
 Rows that every enabled connector has delivered stay for a while and go first; rows that one still needs go only
 beyond the limits, and then a durable gap stands for them before the first byte is deleted (I7). Deletion is in
-whole stretches between marks, in a thread of its own, and what the disk got back is measured. A jump of the wall
+whole stretches between marks, in the log's thread, and what the disk got back is measured. A jump of the wall
 clock exempts what was recorded before it from the limits by age; the limits by bytes hold always.
 """
 
@@ -24,6 +24,7 @@ from framegate.contract.ports import Clock, Disk, Log
 from framegate.observe.metrics import Metrics
 
 SLACK = 1 / 8  # deletion begins this far beyond a limit for delivered rows, so that it pays
+SLACK_NEEDED = 1 / 16  # and goes this far below the limit for rows that a connector still needs
 FULL_STEP = 1 / 8  # drop_oldest gives this part of the log up at a time
 CLOCK_STEP_S = 5.0  # wall and monotonic time differing by more between two looks is a jump
 _NS = 1_000_000_000
@@ -145,7 +146,7 @@ class Retention:
             return ends[part - 1].first, "disk_full", "the disk was full; the oldest rows made room"
         size = self._books.marks.kept_bytes * on_disk
         if size > options.retention_bytes:
-            surplus = (size - options.retention_bytes) / on_disk
+            surplus = (size - options.retention_bytes * (1 - SLACK_NEEDED)) / on_disk
             fitting = [mark for mark in ends if mark.before - oldest.before >= surplus]
             detail = f"more than retention_bytes = {options.retention_bytes}"
             return (fitting or ends[-1:])[0].first, "retention", detail

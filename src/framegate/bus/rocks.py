@@ -9,14 +9,22 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
-from rocksdict import AccessType, DBRecoveryMode, Rdict, ReadOptions, WriteBatch, WriteOptions
+from rocksdict import AccessType, ColumnFamily, DBRecoveryMode, Rdict, ReadOptions, WriteBatch, WriteOptions
 
+from framegate.bus.buckets import Buckets
 from framegate.bus.fault import CLOSED, DAMAGED, FORMAT, FULL, IO, STALLED, TAKEN, UNWRITABLE
-from framegate.bus.tuning import FAMILIES, family_options, store_options
+from framegate.bus.tuning import (
+    BUCKET_PREFIX,
+    END_KEY,
+    SMALL_FAMILIES,
+    bucket_options,
+    family_options,
+    store_options,
+)
 from framegate.contract.errors import StoreFailed
 from framegate.contract.ports import Change, Family
 
@@ -51,18 +59,29 @@ def fault_of(text: str, path: Path) -> StoreFailed:
     return StoreFailed(f"durable log {path}: {text}; {_NEXT_STEP[code]}", code=code)
 
 
+class _Open(NamedTuple):
+    """The handles of an open store; forgotten as one, or RocksDB keeps its lock."""
+
+    db: Rdict
+    families: Mapping[str, Rdict]
+    handles: Mapping[str, ColumnFamily]
+    frames: Buckets
+
+
 class RocksDisk:
     """Satisfies contract.ports.Disk; raises StoreFailed with the codes of fault.py.
 
-    access      read-write, or read-only beside a running gateway: what it had written when this was opened
-    recovery    mode for a damaged store; the default refuses to open one
-    log_folder  where RocksDB's information log goes when it must not go into the store
+    bucket_bytes  rows that are deleted as one, see buckets.py
+    access        read-write, or read-only beside a running gateway: what it had written when this was opened
+    recovery      mode for a damaged store; the default refuses to open one
+    log_folder    where RocksDB's information log goes when it must not go into the store
     """
 
     def __init__(
         self,
         path: Path,
         write_buffer_bytes: int = 8 << 20,
+        bucket_bytes: int = 64 << 20,
         *,
         create: bool = False,
         access: AccessType | None = None,
@@ -70,84 +89,107 @@ class RocksDisk:
         log_folder: str = "",
     ) -> None:
         self.path = path
-        self._write_buffer_bytes = write_buffer_bytes
+        self._write_buffer_bytes, self._bucket_bytes = write_buffer_bytes, bucket_bytes
         self._create, self._access = create, access
         self._recovery, self._log_folder = recovery, log_folder
         self._no_slowdown = WriteOptions()
         self._no_slowdown.no_slowdown = True
-        self._db: Rdict | None = None
+        self._open: _Open | None = None
         self.open()
 
     def open(self) -> None:
         """Open, also again after close()."""
-        options = store_options(
-            self._write_buffer_bytes, create=self._create, recovery=self._recovery, log_folder=self._log_folder
-        )
-        families = family_options(self._write_buffer_bytes)
+        buffer = self._write_buffer_bytes
+        options = store_options(buffer, create=self._create, recovery=self._recovery, log_folder=self._log_folder)
+        path = str(self.path)
         try:
-            db = Rdict(str(self.path), options, families, self._access or AccessType.read_write())
-            self._families = {family: db.get_column_family(family) for family in FAMILIES}
-            self._handles = {family: db.get_column_family_handle(family) for family in FAMILIES}
+            families = family_options(path, buffer)
+            db = Rdict(path, options, families, self._access or AccessType.read_write())
+            buckets = [name for name in families if name.startswith(BUCKET_PREFIX)]
+            self._open = _Open(
+                db,
+                {family: db.get_column_family(family) for family in SMALL_FAMILIES},
+                {family: db.get_column_family_handle(family) for family in SMALL_FAMILIES},
+                Buckets(db, buckets, bucket_options(buffer), self._bucket_bytes),
+            )
+            if self._access is None and self._open.frames.is_without:
+                self._found(self._open)
         except Exception as error:  # noqa: BLE001 - rocksdict raises bare Exception
             self._refuse(error)
-        self._db = db
+
+    def _found(self, store: _Open) -> None:
+        """Give each family of a new store a file: a repair forgets those without, with their rows in the log."""
+        for family in store.families.values():
+            family.put(END_KEY, b"")
+            family.flush()
+        store.frames.prepare()
 
     def write(self, changes: Sequence[Change]) -> None:
         """Apply all changes or none; they survive a process crash now, a power cut after the next sync()."""
-        db = self._opened()
+        store = self._opened()
         batch = WriteBatch(raw_mode=True)  # a batch is used up even by a write that fails
-        put, handles = batch.put, self._handles
+        put, handles, handle_for = batch.put, store.handles, store.frames.handle_for
         for family, key, value in changes:
+            handle = handle_for(key, len(value or b"")) if family == "frames" else handles[family]
             if value is None:
-                batch.delete(key, handles[family])
+                batch.delete(key, handle)
             else:
-                put(key, value, handles[family])
+                put(key, value, handle)
         try:
-            db.write(batch, self._no_slowdown)
+            store.db.write(batch, self._no_slowdown)
         except Exception as error:  # noqa: BLE001 - as above
             self._refuse(error)
 
     def sync(self) -> None:
         """Everything written before the call survives a power cut when it returns."""
-        db = self._opened()
+        store = self._opened()
         try:
-            db.flush_wal(True)
+            store.db.flush_wal(True)
+            if store.frames.is_spare_due:
+                store.frames.prepare()
         except Exception as error:  # noqa: BLE001 - as above
             self._refuse(error)
 
     def get(self, family: Family, key: bytes) -> bytes | None:
-        self._opened()
+        assert family != "frames", "rows are scanned, never looked up"
+        store = self._opened()
         try:
-            value: bytes | None = self._families[family].get(key)
+            value: bytes | None = store.families[family].get(key)
         except Exception as error:  # noqa: BLE001 - as above
             self._refuse(error)
         return value
 
     def scan(self, family: Family, start: bytes, stop: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
         """Entries with start <= key < stop, in key order. A damaged store raises instead of ending early."""
-        self._opened()
-        options = ReadOptions()
-        if stop is not None:
-            options.set_iterate_upper_bound(stop)
-        entries = self._families[family].iter(options)
-        try:
-            entries.seek(start)
-            while entries.valid():
-                yield entries.key(), entries.value()
-                entries.next()
-            entries.status()
-        except Exception as error:  # noqa: BLE001 - as above
-            self._refuse(error)
-        finally:
-            del entries
+        store = self._opened()
+        stop = stop or END_KEY
+        for rows in store.frames.between(start, stop) if family == "frames" else (store.families[family],):
+            options = ReadOptions()
+            options.set_iterate_upper_bound(min(stop, END_KEY))
+            entries = rows.iter(options)
+            try:
+                entries.seek(start)
+                while entries.valid():
+                    yield entries.key(), entries.value()
+                    entries.next()
+                entries.status()
+            except Exception as error:  # noqa: BLE001 - as above
+                self._refuse(error)
+            finally:
+                del entries
 
     def drop_range(self, family: Family, start: bytes, stop: bytes) -> None:
-        """Delete start <= key < stop and give the space back."""
-        self._opened()
-        families = self._families[family]
+        """Delete start <= key < stop and give the space back.
+
+        Of the frames whole buckets go, from the oldest on; rows below `stop` in the bucket at its edge go with that.
+        """
+        store = self._opened()
         try:
-            families.delete_range(start, stop, self._no_slowdown)
-            families.compact_range(start, stop)  # the deletion alone frees nothing
+            if family == "frames":
+                store.frames.drop_below(stop)
+            else:
+                store.families[family].delete_range(start, stop, self._no_slowdown)
+                store.families[family].compact_range(start, stop)  # the deletion alone frees nothing
         except Exception as error:  # noqa: BLE001 - as above
             self._refuse(error)
 
@@ -173,17 +215,16 @@ class RocksDisk:
         return status.f_bavail * status.f_frsize
 
     def close(self) -> None:
-        """Idempotent; raises nothing that could be acted on."""
-        db, self._db = self._db, None
-        self._families, self._handles = {}, {}
-        if db is not None:
+        """Idempotent; raises nothing, as nothing could be done about it."""
+        store, self._open = self._open, None
+        if store is not None:
             with contextlib.suppress(Exception):  # rocksdict raises bare Exception; what counts was synced before
-                db.close()
+                store.db.close()
 
-    def _opened(self) -> Rdict:
-        if self._db is None:
+    def _opened(self) -> _Open:
+        if self._open is None:
             raise StoreFailed("durable log: it is closed or being reopened; try again", code=CLOSED)
-        return self._db
+        return self._open
 
     def _refuse(self, error: Exception) -> NoReturn:
         raise fault_of(str(error), self.path) from error

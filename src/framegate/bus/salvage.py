@@ -14,13 +14,14 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import google_crc32c
 import orjson
 from rocksdict import DBRecoveryMode, Rdict
 
-from framegate.bus.books import Books
+from framegate.bus.books import TWIN_PREFIX, Books
 from framegate.bus.fault import STALLED
 from framegate.bus.mark import NO_MARK
 from framegate.bus.options import StoreOptions
@@ -105,6 +106,9 @@ def _copy_files(source: Path, work: Path, *, with_log: bool) -> None:
             os.link(file, work / file.name)
         elif file.name != "LOCK" and (with_log or file.suffix != ".log"):
             shutil.copyfile(file, work / file.name)
+    lists = sorted(path.name for path in work.glob("MANIFEST-*"))
+    if lists:  # CURRENT names the newest; it may be what is damaged
+        (work / "CURRENT").write_text(f"{lists[-1]}\n", encoding="ascii")
 
 
 def _repair(work: Path) -> None:
@@ -117,10 +121,24 @@ def _repair(work: Path) -> None:
 def _copy_small(old: RocksDisk, new: RocksDisk) -> None:
     """Every entry of the small families that can be read and, where it has a check sum, passes it."""
     for family in _SMALL:
-        with contextlib.suppress(StoreFailed):  # what lies behind damage in such a family is rebuilt or re-read
-            for key, data in old.scan(family, b""):
-                if family == "commands" or google_crc32c.value(key + data[:-4]) == int.from_bytes(data[-4:], "little"):
-                    _write(new, [(family, key, data)])
+        for key, data in _readable(old, family, b""):
+            if family == "commands" or _is_whole(key, data):
+                _write(new, [(family, key, data)])
+            if family == "catalogue" and _is_whole(key, data):
+                _write(new, [("meta", TWIN_PREFIX + key, data)])
+    for key, data in _readable(old, "meta", TWIN_PREFIX):
+        name = key.removeprefix(TWIN_PREFIX)
+        if key.startswith(TWIN_PREFIX) and _is_whole(name, data):
+            _write(new, [("catalogue", name, data), ("meta", key, data)])
+
+
+def _readable(disk: RocksDisk, family: Family, start: bytes) -> Iterator[tuple[bytes, bytes]]:
+    with contextlib.suppress(StoreFailed):  # behind damage: names have a twin, cursors the high-water mark
+        yield from disk.scan(family, start)
+
+
+def _is_whole(key: bytes, data: bytes) -> bool:
+    return bool(google_crc32c.value(key + data[:-4]) == int.from_bytes(data[-4:], "little"))
 
 
 def _write(disk: RocksDisk, changes: list[Change]) -> None:

@@ -5,7 +5,7 @@
     ...
     await store.close()
 
-Threads: `edge-wal` syncs and repairs, `edge-trim` deletes. Everything else happens on the loop.
+The thread `edge-wal` syncs, repairs and deletes. Everything else happens on the loop.
 """
 
 from __future__ import annotations
@@ -49,8 +49,7 @@ class Store:
         self._loop = asyncio.get_running_loop()
         ground = Ground(opened.disk, worker, opened.high_water, self._repair)
         self.wal = Wal(ground, opened.books, opened.recovered.head, options, clock, log, metrics)
-        self._trimmer = ThreadWorker("edge-trim", self._loop)
-        self._retention = Retention(opened.disk, self.wal, self._trimmer, options, clock, log, metrics)
+        self._retention = Retention(opened.disk, self.wal, worker, options, clock, log, metrics)
         self.bytes_used = opened.disk.bytes_used()
         self.bytes_free = opened.disk.bytes_free()
         metrics.gauge("edge_wal_used_bytes").read = lambda: float(self.bytes_used)
@@ -82,7 +81,6 @@ class Store:
         except (StoreFailed, TimeoutError) as error:
             self._log.error("wal_unclean", reason=str(error), rows=self.wal.head - self.wal.durable)
         self._worker.close()
-        self._trimmer.close()
 
     def _leave(self) -> None:
         opened = self._opened

@@ -6,9 +6,14 @@ small block cache, few open files, a short information log, no statistics.
 
 from __future__ import annotations
 
-from rocksdict import BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, Options
+from pathlib import Path
+from typing import Final
 
-FAMILIES = ("frames", "cursors", "commands", "catalogue", "meta", "gaps")
+from rocksdict import BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, Options, Rdict
+
+SMALL_FAMILIES: Final = ("cursors", "commands", "catalogue", "meta", "gaps")
+BUCKET_PREFIX = "frames-"  # the frames lie in several families; see buckets.py
+END_KEY = b"\xff" * 16  # above every key; its entry makes sure that each family has a file of its own
 WRITE_BUFFERS_MAX = 3
 SMALL_BUFFER_BYTES = 1 << 20
 LOG_FILES_BYTES_MAX = 32 << 20  # RocksDB's own log; what must be replayed after a crash
@@ -46,18 +51,28 @@ def store_options(
     return options
 
 
-def family_options(write_buffer_bytes: int) -> dict[str, Options]:
-    """Options of each family; the frames have the large memory tables, the others next to nothing."""
+def family_options(path: str, write_buffer_bytes: int) -> dict[str, Options]:
+    """Options of each family that the store at a path has, or will have; raises what rocksdict raises."""
     cache = Cache(CACHE_BYTES)
-    return {family: _family(family, write_buffer_bytes, cache) for family in FAMILIES}
+    names = set(SMALL_FAMILIES)
+    if Path(path, "CURRENT").exists():
+        names |= set(Rdict.list_cf(path, Options(raw_mode=True))) - {"default"}
+    buffers = {name: write_buffer_bytes for name in names if name.startswith(BUCKET_PREFIX)}
+    small = min(write_buffer_bytes, SMALL_BUFFER_BYTES)
+    return {name: one_family(buffers.get(name, small), cache, compress=name in buffers) for name in sorted(names)}
 
 
-def _family(family: str, write_buffer_bytes: int, cache: Cache) -> Options:
+def bucket_options(write_buffer_bytes: int) -> Options:
+    """Options of a new bucket of frames."""
+    return one_family(write_buffer_bytes, Cache(CACHE_BYTES), compress=True)
+
+
+def one_family(write_buffer_bytes: int, cache: Cache, *, compress: bool) -> Options:
+    """Options of one family; rows are compressed, small entries are not worth it."""
     options = Options(raw_mode=True)
-    is_frames = family == "frames"
-    options.set_write_buffer_size(write_buffer_bytes if is_frames else min(write_buffer_bytes, SMALL_BUFFER_BYTES))
+    options.set_write_buffer_size(write_buffer_bytes)
     options.set_max_write_buffer_number(WRITE_BUFFERS_MAX)
-    options.set_compression_type(DBCompressionType.lz4() if is_frames else DBCompressionType.none())
+    options.set_compression_type(DBCompressionType.lz4() if compress else DBCompressionType.none())
     blocks = BlockBasedOptions()
     blocks.set_block_cache(cache)
     blocks.set_block_size(BLOCK_BYTES)
