@@ -26,9 +26,9 @@ LOOP_LAG_S_MAX = 0.1
 async def test_udp_datagrams_stay_apart_and_know_their_remote(bench: Bench, make_recorder: MakeRecorder) -> None:
     chunks: list[bytes] = []
     listener = await bench.listen("udp://127.0.0.1:0")
-    pool = bench.pool(one={"url": listener.url}, two={"url": listener.url})
-    one = (await pool.acquire("one", make_recorder)).session
-    two = (await pool.acquire("two", make_recorder)).session
+    pool = bench.pool(plc={"url": listener.url})
+    one = (await pool.acquire("plc", make_recorder, is_shared=False)).session
+    two = (await pool.acquire("plc", make_recorder, is_shared=False)).session
     one.line.write(b"first")
     await bench.until(lambda: len(bench.served) == 1)
     server = bench.served[0]
@@ -51,8 +51,8 @@ async def test_udp_without_listener_is_lost_as_refused(bench: Bench, make_record
 
 async def test_udp_listener_full_drops_the_longest_silent(bench: Bench, make_recorder: MakeRecorder) -> None:
     listener = await bench.listen("udp://127.0.0.1:0", clients_max=2)
-    pool = bench.pool(**{name: {"url": listener.url} for name in ("a", "b", "c")})
-    sessions = {name: (await pool.acquire(name, make_recorder)).session for name in ("a", "b", "c")}
+    pool = bench.pool(plc={"url": listener.url})
+    sessions = {name: (await pool.acquire("plc", make_recorder, is_shared=False)).session for name in "abc"}
     for name in ("a", "b", "a", "c"):
         wanted = len(sessions[name].data) + 1
         sessions[name].line.write(name.encode())
@@ -107,11 +107,11 @@ async def test_memory_remote_that_never_reads_breaks_the_line(bench: Bench, make
 @pytest.mark.parametrize("url", ["tcp://127.0.0.1:0", "memory://plc"])
 async def test_listener_full_hangs_up_on_more_clients(bench: Bench, make_recorder: MakeRecorder, url: str) -> None:
     listener = await bench.listen(url, clients_max=1)
-    pool = bench.pool(one={"url": listener.url}, two={"url": listener.url})
-    one = await pool.acquire("one", make_recorder)
+    pool = bench.pool(plc={"url": listener.url})
+    one = await pool.acquire("plc", make_recorder)
     await bench.until(lambda: listener.clients == 1)
     try:
-        two = await pool.acquire("two", make_recorder)
+        two = await pool.acquire("plc", make_recorder, is_shared=False)
         await bench.until(lambda: two.session.lost)
     except NotConnected as error:
         assert "full" in error.text  # noqa: PT017 - a memory line is refused while it opens, a socket afterwards

@@ -150,7 +150,7 @@ async def test_serial_port_missing_or_no_port_says_so(
 
 
 async def test_serial_port_held_by_another_row_says_so(bench: Bench, make_recorder: MakeRecorder, pty: Pty) -> None:
-    pool = bench.pool(one={"url": f"serial://{pty.device}"}, two={"url": f"serial://{pty.device}"})
+    pool = bench.pool(one={"url": f"serial://{pty.device}"}, two={"url": f"serial://{pty.device}?baud=19200"})
     lease = await pool.acquire("one", make_recorder)
     with pytest.raises(NotConnected, match="give it one owner"):
         await pool.acquire("two", make_recorder)
