@@ -1,9 +1,9 @@
 """An MQTT 3.1.1 subscriber that counts frames and looks for holes in their positions.
 
 Outside every figure. It parses just enough of each PUBLISH to be cheap at 50,000 messages/s. Prints {"ready": true},
-and when stdin closes one JSON line: messages, frames, lost (positions never seen between first and last), duplicates
-(rows seen again), out_of_order (rows first seen after a later one), first, last, gateway_times (the earliest few,
-protobuf only).
+and, once stdin is closed and nothing more comes, one JSON line: messages, frames, lost (positions never seen between
+first and last), duplicates (rows seen again), out_of_order (rows first seen after a later one), first, last,
+gateway_times (the earliest few, protobuf only).
 
 With --durable it keeps a session at the broker, takes QoS 1, and connects again whenever the broker returns.
 
@@ -28,6 +28,8 @@ from framegate.contract._generated import frame_pb2
 POS = re.compile(rb'"pos":(\d+)')
 RETRY_S = 0.02
 GATEWAY_TIMES = 16
+QUIET_S = 0.5
+QUIET_DEADLINE_S = 30.0
 PUBLISH = 3  # packet type, MQTT 3.1.1 table 2.1
 
 
@@ -166,6 +168,16 @@ class Subscriber(asyncio.Protocol):
             self.transport.write(b"".join(acks))
 
 
+async def settled(tally: Tally) -> None:
+    """Until nothing has come for a while: a busy broker may still hold a second's messages."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + QUIET_DEADLINE_S
+    seen = -1
+    while tally.messages != seen and loop.time() < deadline:
+        seen = tally.messages
+        await asyncio.sleep(QUIET_S)
+
+
 async def count(port: int, topic: str, encoding: str, *, is_durable: bool) -> None:
     loop = asyncio.get_running_loop()
     tally = Tally()
@@ -188,6 +200,7 @@ async def count(port: int, topic: str, encoding: str, *, is_durable: bool) -> No
     loop.add_reader(sys.stdin.fileno(), lambda: None if sys.stdin.read(1) else closed.set())
     returning = asyncio.create_task(come_back(line))
     await closed.wait()
+    await settled(tally)
     returning.cancel()
     print(json.dumps(tally.verdict()), flush=True)
 

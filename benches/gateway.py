@@ -20,7 +20,7 @@ from __future__ import annotations
 import argparse
 import time
 
-from benches.rig import ACKED, LAG, QUIET_S, Case, Gateway, Plant, judged, plant, say, total
+from benches.rig import ACKED, LAG, Case, Gateway, Plant, judged, plant, say, total
 
 FULL_CORE = 0.95  # above this the gateway, not its surroundings, limits the rate
 
@@ -70,7 +70,6 @@ def run(case: Case, seconds: float, warm_up: float, *, is_ceiling: bool, is_coun
             stop_s = gateway.stop()
         seen: dict[str, object] = {}
         if surroundings.counter is not None:
-            time.sleep(QUIET_S)
             seen = judged(gateway.acknowledged_position(), surroundings.counter.verdict())
     if is_ceiling:
         figures["is_core_full"] = float(str(figures["core_share"])) >= FULL_CORE

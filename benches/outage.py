@@ -15,7 +15,7 @@ import argparse
 import sys
 import time
 
-from benches.rig import ACKED, LAG, QUIET_S, Case, Gateway, judged, plant, say, total
+from benches.rig import ACKED, LAG, Case, Gateway, judged, plant, say, total
 
 SETTLE_S = 5.0
 DRAIN_DEADLINE_S = 120.0
@@ -50,7 +50,6 @@ def run(case: Case, outage: float) -> None:
             time.sleep(AFTER_S)
             after, peak = gateway.scrape(), gateway.peak_mib()
             gateway.stop()
-        time.sleep(QUIET_S)
         seen = judged(gateway.acknowledged_position(), surroundings.counter.verdict())
     skipped = total(after, "edge_scans_skipped_total") - total(before, "edge_scans_skipped_total")
     say(

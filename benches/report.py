@@ -37,7 +37,9 @@ def text(number: float) -> str:
 
 
 def row(figure: Figure, runs: Sequence[Mapping[str, Any]]) -> str | None:
-    numbers = sorted(number for line in runs if (number := value(line, figure.field)) is not None)
+    # An outage's own figures say what was lost; of the others, a run with a loss is no figure.
+    whole = [line for line in runs if line["bench"] == "outage" or value(line, "subscriber.is_complete") != 0.0]
+    numbers = sorted(number for line in whole if (number := value(line, figure.field)) is not None)
     if not numbers:
         return None
     median = statistics.median(numbers)
@@ -46,7 +48,8 @@ def row(figure: Figure, runs: Sequence[Mapping[str, Any]]) -> str | None:
         is_met = median >= figure.goal if figure.is_floor else median <= figure.goal
         goal = f"{'≥' if figure.is_floor else '≤'} {text(figure.goal)}{'' if is_met else ' **missed**'}"
     spread = f"{text(numbers[0])} to {text(numbers[-1])}"
-    return f"| {figure.label} | {text(median)} | {spread} | {figure.unit} | {goal} |"
+    label = figure.label + (f" ({len(runs) - len(whole)} incomplete run left out)" if len(whole) < len(runs) else "")
+    return f"| {label} | {text(median)} | {spread} | {figure.unit} | {goal} |"
 
 
 def busyness(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:

@@ -31,7 +31,6 @@ ACKED = "edge_outbox_acked_rows_total"
 LAG = "edge_bus_lag"
 START_DEADLINE_S = 60.0
 STOP_DEADLINE_S = 20.0
-QUIET_S = 0.5  # for the subscriber to take what the broker still holds
 SAMPLE = re.compile(r"^(edge_[^ #]+) (\S+)$", re.MULTILINE)
 
 

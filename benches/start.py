@@ -16,7 +16,6 @@ import time
 from benches.rig import Case, plant, say, subscriber
 
 RUN_S = 2.0
-QUIET_S = 0.2
 
 
 def main() -> None:
@@ -34,7 +33,6 @@ def main() -> None:
                 with surroundings.gateway() as gateway:
                     time.sleep(RUN_S)
                     stop.append(gateway.stop())
-                time.sleep(QUIET_S)
                 # What the round before left in the log comes first; it was accepted before this start.
                 times = [taken for taken in counter.verdict()["gateway_times"] if taken >= began_ns]
                 first.append((min(times) - began_ns) / 1e9)

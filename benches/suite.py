@@ -106,6 +106,15 @@ def taken() -> dict[str, Any]:
     return found
 
 
+def written(figures: dict[str, Any]) -> str:
+    """JSON with one line per run, so that a change of figures is a change of lines."""
+    commands = []
+    for command, runs in figures["runs"].items():
+        lines = ",\n".join(json.dumps(line) for line in runs)
+        commands.append(f"{json.dumps(command)}: [\n{lines}\n]")
+    return f'{{"machine": {json.dumps(figures["machine"])},\n"runs": {{\n' + ",\n".join(commands) + "\n}}\n"
+
+
 def run(command: str, extra: Sequence[str]) -> dict[str, Any]:
     load = os.getloadavg()[0]
     module, *arguments = command.split()
@@ -138,7 +147,7 @@ def main() -> None:
         figures = taken()
         figures["machine"] = machine()
         figures["runs"][command] = runs
-        FIGURES.write_text(json.dumps(figures, indent=1) + "\n")
+        FIGURES.write_text(written(figures))
 
 
 if __name__ == "__main__":
