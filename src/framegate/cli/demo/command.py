@@ -105,7 +105,7 @@ class _Player:
         fault = self._fault
         assert fault is not None
         outage = {"plc": "the tank's PLC lost power", "uplink": "the network to the broker is cut"}[fault]
-        self.story = f"{outage}; nothing is lost, watch the state above"
+        self.story = f"{outage}; nothing is lost, watch the lag grow and drain"
         cut_at = time.monotonic()
         await self.stage.cut(fault)
         await self._watch(began + min(OUTAGE_ENDS * self._seconds, OUTAGE_BEGINS * self._seconds + 60.0))
