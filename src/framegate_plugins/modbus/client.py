@@ -5,7 +5,7 @@ unit that stays silent holds it only for a short while: its late answer still co
 ids (RTU, ASCII) one request is under way; after a time-out the line rests, and the silent unit is not asked
 again before an answer that is still on its way must have come: it could be taken for the next one.
 
-What is read or written, and what an answer means for tags, is `driver.py`'s. Reconnecting is the runtime's.
+What an answer means for tags is `driver.py`'s. Reconnecting is the runtime's.
 Source: MODBUS Messaging on TCP/IP V1.0b, 4.4.1; MODBUS over Serial Line V1.02, 2.4 and 2.5.
 """
 
@@ -177,42 +177,53 @@ class ModbusSession:
         return not self._waiting and not self._urgent
 
     def _fill(self, lane: Lane) -> None:
-        """Send until the unit has as many requests under way as it takes."""
+        """Send until the unit has as many requests under way as it takes; what goes together leaves together."""
+        flights: list[Flight] = []
+        frames: list[bytes] = []
         while lane.flying < lane.pipeline and not lane.not_before:
             exchange = lane.next()
             if exchange is None:
-                return
+                break
             if 0.0 < exchange.expires_at < self._loop.time():
                 self._end(lane, exchange)
             else:
-                self._send(lane, exchange)
+                frames.append(self._begin(lane, exchange, flights))
+        if frames:
+            self._write(flights, frames)
 
-    def _send(self, lane: Lane, exchange: Exchange) -> None:
-        line = self._line
-        assert line is not None
+    def _begin(self, lane: Lane, exchange: Exchange, flights: list[Flight]) -> bytes:
+        """Put the next request of an exchange under way; returns its frame."""
         index = exchange.take()
-        ask = exchange.asks[index]
         transaction = 0
         if self._has_ids:
             transaction = self._transaction = (self._transaction + 1) % TRANSACTIONS
             while transaction in self._flights:
                 transaction = self._transaction = (self._transaction + 1) % TRANSACTIONS
-            data = transaction.to_bytes(2, "big") + ask.tail
-        else:
-            data = self._wire.wrap(0, ask.unit, ask.pdu)
-            self._pace.sent()
         flight = Flight(lane, exchange, index, transaction, self._loop.time())
         self._flights[transaction] = flight
         lane.flying += 1
         self._holding += 1
         exchange.answers[index] = Silence.UNANSWERED
         self.counts.requests += 1
-        if flight.deadline < self._alarm.at:
-            self._alarm.by(flight.deadline)
+        self._alarm.by(flight.deadline)
+        flights.append(flight)
+        ask = exchange.asks[index]
+        if self._has_ids:
+            return transaction.to_bytes(2, "big") + ask.tail
+        self._pace.sent()
+        return self._wire.wrap(0, ask.unit, ask.pdu)
+
+    def _write(self, flights: list[Flight], frames: list[bytes]) -> None:
+        line = self._line
+        assert line is not None
+        if len(frames) > 1 and not line.is_datagram:
+            frames = [b"".join(frames)]
         try:
-            line.write(data)
+            for data in frames:
+                line.write(data)
         except NotConnected as error:
-            exchange.answers[index] = NOT_ASKED
+            for flight in flights:
+                flight.exchange.answers[flight.index] = NOT_ASKED
             self.line_lost(error)
 
     # -- answers ----------------------------------------------------------------------------------------------

@@ -72,18 +72,32 @@ class Stage:
         return exchange
 
     @property
+    def sent(self) -> list[tuple[float, bytes]]:
+        """Time and frame of every request that left; frames of one write are told apart."""
+        if self.framing != "tcp":
+            return list(self.line.sent)
+        frames = []
+        for at, data in self.line.sent:
+            rest = data
+            while rest:
+                size = 6 + int.from_bytes(rest[4:6], "big")
+                frames.append((at, rest[:size]))
+                rest = rest[size:]
+        return frames
+
+    @property
     def asked(self) -> list[tuple[int, int]]:
         """(unit, address) of every request that left."""
         start = 6 if self.framing == "tcp" else 0
-        return [(data[start], int.from_bytes(data[start + 2 : start + 4], "big")) for _, data in self.line.sent]
+        return [(data[start], int.from_bytes(data[start + 2 : start + 4], "big")) for _, data in self.sent]
 
     @property
     def asked_at(self) -> list[float]:
-        return [round(at - self.began, 2) for at, _ in self.line.sent]
+        return [round(at - self.began, 2) for at, _ in self.sent]
 
     def answer(self, index: int, value: int, **changes: int) -> None:
         """Answer the request sent as number `index` with one register."""
-        data = self.line.sent[index][1]
+        data = self.sent[index][1]
         start = 6 if self.framing == "tcp" else 0
         transaction = changes.get("transaction", int.from_bytes(data[:2], "big"))
         pdu = bytes((changes.get("function", data[start + 1]), 2)) + value.to_bytes(2, "big")
@@ -412,7 +426,7 @@ def test_transaction_ids_wrap_around_without_repeating_one_under_way() -> None:
     async def playbook(stage: Stage) -> None:
         stage.session._transaction = 0xFFFF - 1
         exchange = stage.read(1, 0, 1, 2, pipeline=3)
-        assert [int.from_bytes(data[:2], "big") for _, data in stage.line.sent] == [0xFFFF, 0, 1]
+        assert [int.from_bytes(data[:2], "big") for _, data in stage.sent] == [0xFFFF, 0, 1]
         for index in range(3):
             stage.answer(index, index)
         await exchange.done
