@@ -50,7 +50,7 @@ class Buckets:
     def is_spare_due(self) -> bool:
         return self._spare is None and (not self._used or self._bytes > self._bucket_bytes // 2)
 
-    def handle_for(self, key: bytes, size: int) -> ColumnFamily:
+    def handle_for(self, key: bytes) -> ColumnFamily:
         """Family of a row's key; rows arrive in order, or again after a repair."""
         used = self._used
         if used and key < used[-1].first:
@@ -60,8 +60,15 @@ class Buckets:
                 self._retired = used[-1]
             used.append(self._spare._replace(first=key))
             self._spare, self._bytes = None, 0
-        self._bytes += size
         return used[-1].handle
+
+    def is_newest(self, handle: ColumnFamily) -> bool:
+        """Whether every row from here on belongs to this family, until it has had its share."""
+        return handle is self._used[-1].handle
+
+    def grow(self, size: int) -> None:
+        """So many bytes were written."""
+        self._bytes += size
 
     def prepare(self) -> None:
         """Make a spare bucket when one will soon be needed, and have the one that was left written out. May block."""

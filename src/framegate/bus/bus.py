@@ -69,18 +69,22 @@ class Bus:
 
         raises  StoreFailed E3011 - the ring is full and the policy is to block; the rows are in a gap
         """
-        wal, ring, latest, meters = self._wal, self._ring, self.latest, self._meters
-        refused = 0
+        wal, mapping, keep, update = self._wal, self._mapping, self._ring.append, self.latest.update
+        taken = count = refused = 0
+        is_dropping = wal.state is WalState.FULL and wal.options.disk_full == "drop_new"
+        room = 0 if is_dropping or wal.pending_bytes > PENDING_BYTES_MAX else self.ring_rows_max + wal.durable
         for raw in batches:
-            for batch in self._mapping(raw):
+            for batch in mapping(raw):
                 rows = len(batch.tag)
-                if not 0 < rows <= RECORD_ROWS_MAX or self._is_over(rows):
+                if not 0 < rows <= RECORD_ROWS_MAX or wal.head + rows > room:
                     refused += self._publish_rest(batch)
                     continue
-                ring.append(wal.append(batch))
-                latest.update(batch)
-                meters.rows.value += rows
-                meters.batches.value += 1
+                keep(wal.append(batch))
+                update(batch)
+                taken += rows
+                count += 1
+        self._meters.rows.value += taken
+        self._meters.batches.value += count
         if not self.is_paused and (
             wal.head - wal.durable > self._pause_rows or wal.pending_bytes > PAUSE_AT * PENDING_BYTES_MAX
         ):

@@ -76,20 +76,20 @@ class Latest:
 
     def _write(self, batch: Batch) -> None:
         # Where a tag occurs twice, numpy lets the later assignment win: oldest first, as a batch is ordered.
-        tag, value = batch.tag, batch.value
+        rows, value = batch.tag.astype(np.intp), batch.value  # converted once, not by each assignment
         char = value.dtype.char
         if char == "O":
             if self._object is None:
                 self._object = np.empty(len(self._kind), dtype=np.object_)
-            self._object[tag] = value
+            self._object[rows] = value
         elif char == "?":
-            self._raw[tag] = value
+            self._raw[rows] = value
         else:
-            self._raw[tag] = value.view(np.uint64)
-        self._kind[tag] = _NUMBERS[char]
-        self._quality[tag] = batch.quality
-        self._source_time[tag] = batch.source_time
-        self._gateway_time[tag] = batch.gateway_time
+            self._raw[rows] = value.view(np.uint64)
+        self._kind[rows] = _NUMBERS[char]
+        self._quality[rows] = batch.quality
+        self._source_time[rows] = batch.source_time
+        self._gateway_time[rows] = batch.gateway_time
 
     def _grow(self, needed: int) -> None:
         capacity = max(needed + needed // 4, 2 * len(self._kind))

@@ -128,13 +128,20 @@ class RocksDisk:
         """Apply all changes or none; they survive a process crash now, a power cut after the next sync()."""
         store = self._opened()
         batch = WriteBatch(raw_mode=True)  # a batch is used up even by a write that fails
-        put, handles, handle_for = batch.put, store.handles, store.frames.handle_for
+        put, handles, frames = batch.put, store.handles, store.frames
+        bucket: ColumnFamily | None = None  # rows of one write lie in one bucket, unless they are written again
         for family, key, value in changes:
-            handle = handle_for(key, len(value or b"")) if family == "frames" else handles[family]
+            if family == "frames":
+                handle = bucket or frames.handle_for(key)
+                if bucket is None and frames.is_newest(handle):
+                    bucket = handle
+            else:
+                handle = handles[family]
             if value is None:
                 batch.delete(key, handle)
             else:
                 put(key, value, handle)
+        frames.grow(batch.size_in_bytes())
         try:
             store.db.write(batch, self._no_slowdown)
         except Exception as error:  # noqa: BLE001 - as above

@@ -90,6 +90,7 @@ class Wal:
         self._disk, self._worker, self._high_water = ground.disk, ground.worker, ground.high_water
         self._repair = ground.repair
         self._clock, self._log = clock, log
+        self._layout_number, self._mark = books.layouts.number, books.marks.note
         self._meters = WalMeters(metrics, self)
         self._loop = asyncio.get_running_loop()
         self._open = Group()
@@ -107,12 +108,11 @@ class Wal:
 
     def append(self, batch: Batch) -> Placed:
         """Give a batch its place and put it on the way to the disk. At most RECORD_ROWS_MAX rows."""
-        first = self.head + 1
+        first = Position(self.head + 1)
         key = first.to_bytes(KEY_BYTES, "big")
-        books = self.books
-        data = encode(key, batch, books.layouts.number(batch.tag))
+        data = encode(key, batch, self._layout_number(batch.tag))
         size = KEY_BYTES + len(data)
-        books.marks.note(Position(first), size, batch.gateway_time)
+        self._mark(first, size, batch.gateway_time)
         group = self._open
         group.frames.append(("frames", key, data))
         group.size += size
@@ -123,7 +123,7 @@ class Wal:
         if group.size >= COMMIT_BYTES and not self._is_due:
             self._is_due = True
             self._loop.call_soon(self._commit)
-        return Placed(Position(first), batch)
+        return Placed(first, batch)
 
     def drop(self, rows: int, reason: Reason, detail: str) -> None:
         """Give rows that are not taken their positions, and a gap in their place."""

@@ -24,8 +24,7 @@ from framegate_plugins.modbus.pace import LATE_TIMEOUTS, UNREST_S_MAX, Pace
 
 EXCHANGES_PER_UNIT_MAX = 64
 HOLD_S_MIN = 0.05
-HOLD_REPLY_TIMES = 4.0
-"""A silent unit holds the line for this many recent reply times, and at least for HOLD_S_MIN."""
+HOLD_REPLY_TIMES = 4.0  # a silent unit holds the line for so many recent reply times, at least HOLD_S_MIN
 REPLY_TIME_WEIGHT = 0.125
 BUSY_PAUSE_S = 0.05
 """Rest of a unit that answered "busy" before it is asked again."""
