@@ -34,14 +34,16 @@ class ThreadWorker:
 
     def __init__(self, name: str, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._work: queue.Queue[tuple[Callable[[], None], Then] | None] = queue.Queue(WORK_MAX)
+        # The bound is checked in do(): of the standard queues only the unbounded one wakes its reader cheaply.
+        self._work: queue.SimpleQueue[tuple[Callable[[], None], Then] | None] = queue.SimpleQueue()
         threading.Thread(target=self._run, name=name, daemon=True).start()
 
     def do(self, work: Callable[[], None], then: Then) -> None:
-        self._work.put_nowait((work, then))
+        assert self._work.qsize() < WORK_MAX, "the log hands in one piece of work at a time"
+        self._work.put((work, then))
 
     def close(self) -> None:
-        self._work.put_nowait(None)
+        self._work.put(None)
 
     def _run(self) -> None:
         while (item := self._work.get()) is not None:

@@ -35,6 +35,7 @@ CURSOR_LINGER_S = 0.5  # cursors alone wait this long for rows to travel with; b
 STALL_RETRY_S = (0.005, 0.5)  # first and longest wait before a stalled write is tried again
 REPAIR_RETRY_S = (0.5, 30.0)  # first and longest wait between attempts to reopen a failed store
 STALL_NOTICE_S = 1.0  # a write or sync that takes longer is told
+FULL_LEFT_AT = 1.25  # of the reserve: a disk that hovers at its limit is full once, not once a second
 CLOSE_DEADLINE_S = 1.5
 FLUSH_RETRY_S = 0.05
 
@@ -215,6 +216,8 @@ class Wal:
         try:
             if group.frames or group.other:
                 self._disk.write(group.changes())
+            if self.options.durability == "os":
+                self._high_water.write(self.books.mark(group.last))
         except StoreFailed as error:
             self._open = group.joined(rest)
             self._not_written(error)
@@ -223,7 +226,6 @@ class Wal:
         if self.state is WalState.STALLED:
             self._recovered()
         if self.options.durability == "os":
-            self._high_water.write(self.books.mark(group.last))
             self._loop.call_soon(self._synced, None)
         else:
             self._worker.do(self._sync_work(self.books.mark(group.last)), self._synced)
@@ -264,7 +266,7 @@ class Wal:
         reserve = self.options.reserve_bytes
         if bytes_free < reserve and self.state in {WalState.RUNNING, WalState.STALLED}:
             self._full(f"{bytes_free} bytes are free, {reserve} are kept in reserve")
-        elif self.state is WalState.FULL and bytes_free > reserve and not self._is_repairing:
+        elif self.state is WalState.FULL and bytes_free > reserve * FULL_LEFT_AT and not self._is_repairing:
             self._recovered()
             self._commit()
 

@@ -310,7 +310,7 @@ async def test_full_disk_keeps_cursors_and_lets_rows_wait(rig: Rig) -> None:
     await rig.settle()
     assert (rig.wal.state, rig.wal.durable, rig.bus.is_paused) == (WalState.FULL, 10, True)
     assert ("cursors", b"c") in rig.disk.synced
-    rig.wal.watch(OPTIONS.reserve_bytes + 1)
+    rig.wal.watch(2 * OPTIONS.reserve_bytes)
     await rig.settle()
     assert (rig.wal.state, rig.wal.durable, rig.bus.is_paused) == (WalState.RUNNING, 20, False)
 
@@ -320,7 +320,7 @@ async def test_full_disk_that_refuses_a_write_is_repaired_and_waits_for_room(rig
     rig.publish(10, 1.0)
     await rig.settle()
     assert (rig.wal.state, rig.wal.durable, rig.repairs) == (WalState.FULL, 0, 1)
-    rig.wal.watch(OPTIONS.reserve_bytes + 1)
+    rig.wal.watch(2 * OPTIONS.reserve_bytes)
     await rig.settle()
     assert (rig.wal.state, rig.wal.durable) == (WalState.RUNNING, 10)
 
