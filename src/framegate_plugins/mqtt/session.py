@@ -24,10 +24,8 @@ from framegate_plugins.mqtt.packets import Version
 from framegate_plugins.mqtt.publish import PublishWriter
 from framegate_plugins.mqtt.reason import FIRST_REFUSAL, Action, action, held_back, message_refusal, unsendable
 
-CHUNK_BYTES_MAX = 256 * 1024
-"""Bytes joined into one write."""
-PENDING_BYTES_MAX = 512 * 1024
-"""Bytes the line may hold back before no more are given to it; well under an endpoint's write buffer."""
+CHUNK_BYTES_MAX = 256 * 1024  # joined into one write
+PENDING_BYTES_MAX = 512 * 1024  # held back by the line before it is given no more; well under its write buffer
 PACKET_ID_MAX = 65_535
 BUSY_FIRST_S, BUSY_S_MAX = 1.0, 30.0
 _PUBACK, _PUBREC, _PUBREL, _PUBCOMP = b"\x40\x50\x62\x70"
@@ -319,9 +317,17 @@ class ClientSession:
         """After a burst of answers: use the freed room with one write."""
         if self._cautious:
             self._cautious -= 1
-        self.refill()
+        if not self._is_well_filled:
+            self.refill()
         if self.on_idle is not None and self.is_idle:
             self.on_idle()
+
+    @property
+    def _is_well_filled(self) -> bool:
+        """True while more than half of the window of flight is under way: room gathers for one larger write."""
+        if self._link is None or self._cautious or self._resend or self._replies or self._is_held:
+            return False
+        return 2 * (len(self._inflight) + len(self._releasing)) > self._link.inflight_max
 
     def _received(self, packet_id: int) -> None:
         entry = self._inflight.pop(packet_id, None)
