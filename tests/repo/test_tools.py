@@ -33,9 +33,13 @@ def test_mypy_strict_finds_nothing() -> None:
 
 
 @pytest.mark.timeout(600)
-def test_mypy_strict_finds_nothing_in_tests_and_tools() -> None:
-    run("-m", "mypy", "tests", "tools")
+def test_mypy_strict_finds_nothing_in_tests_tools_and_benches() -> None:
+    run("-m", "mypy", "tests", "tools", "benches")
 
 
 def test_layers_hold() -> None:
     run("-c", "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_cache=True))")
+
+
+def test_bench_table_is_fresh() -> None:
+    run("-m", "benches.report", "--check")
