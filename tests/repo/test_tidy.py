@@ -22,7 +22,7 @@ CASES_LINES_MAX = 650
 FUNCTION_LINES_MAX = 50
 VAGUE_NAMES = frozenset(("utils", "util", "common", "helpers", "helper", "core", "manager", "misc"))
 UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b|raise NotImplementedError")
-MACHINE_PATHS = re.compile(r"/work/|/tmp/briefs|/root/")
+MACHINE_PATHS = re.compile(rf"{re.escape(str(ROOT))}/|/home/[a-z]|/root/")
 TEXT_SUFFIXES = frozenset((".py", ".md", ".toml", ".proto", ".json", ".yml", ".yaml", ".sh", ".lock", ""))
 THIS_FILE = Path(__file__).resolve()
 
