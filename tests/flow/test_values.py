@@ -238,7 +238,9 @@ async def test_tls_without_trust_sends_nothing_and_says_why(
         tables(home, plc, url, "encoding: json-batch", "qos: 1")
         run(home)
         seen = await plant.eventually(lambda: health(home), lambda now: now.connectors[0].error != "", "an error")
-        assert "certificate" in seen.connectors[0].error
+        # With TLS 1.3 the client has sent already when it is refused: a reset may overtake the alert that says why.
+        words = ("certificate", "reset") if fault == "no_client_certificate" else ("certificate",)
+        assert any(word in seen.connectors[0].error for word in words)
         assert seen.connectors[0].rows == 0
         assert account.messages == 0
     finally:
