@@ -166,8 +166,8 @@ Change: TypeAlias = tuple[Family, bytes, bytes | None]
 class Disk(Protocol):
     """An ordered key-value store in families: RocksDB in production, a model with torn tails in simulation.
 
-    Every method raises StoreFailed. `write` runs on the loop thread and must not stall; `sync`, `drop_range`
-    and `compact` may block and run in the log's own thread.
+    Every method raises StoreFailed. `write` runs on the loop thread and must not stall; `sync` and
+    `drop_range` may block and run in the log's own threads.
     """
 
     def write(self, changes: Sequence[Change]) -> None:
