@@ -104,6 +104,7 @@ def commands(a: argparse.Namespace, case: Case, folder: Path, modbus: int, broke
     ]  # fmt: skip
     found = {
         "framegate": [python, "-m", "framegate", "run", "--home", str(folder / "home")],
+        "bare": [python, f"{peers}/bare.py", *work],
         "script": [python, f"{peers}/naive.py", *work],
     }
     if a.nodered:
@@ -123,6 +124,7 @@ def main() -> None:
     parser.add_argument("--scan", type=float, default=1.0, help="seconds")
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--warm-up", type=float, default=5.0)
+    parser.add_argument("--only", nargs="*", default=(), help="of these programs, for a short run")
     parser.add_argument("--nodered", type=Path)
     parser.add_argument("--thingsboard", type=Path)
     a = parser.parse_args()
@@ -140,6 +142,7 @@ def main() -> None:
         programs = {
             program: measure(program, command, values, case, a.seconds, a.warm_up, folder)
             for program, command in commands(a, case, folder, ports[0], broker.port).items()
+            if not a.only or program in {"framegate", *a.only}
         }
     ours = float(str(programs["framegate"]["us_per_tag"]))
     for result in programs.values():

@@ -60,6 +60,11 @@ class Line(Protocol):
     def write_pending(self) -> int:
         """Bytes queued and not yet taken by the operating system."""
 
+    def gather(self, size: int) -> None:
+        """A hint that answers of `size` bytes are on their way and worth one call: they may come a little late,
+        as one; 0 takes it back. What comes on its own later still comes. Many lines cannot, and pass it over.
+        """
+
     def close(self) -> None: ...
 
 

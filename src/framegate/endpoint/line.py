@@ -90,6 +90,9 @@ class BaseLine:
     def count_received(self) -> None:
         """Most transports count as bytes arrive."""
 
+    def gather(self, size: int) -> None:
+        """Most transports deliver bytes as they come."""
+
     def _close_reason(self) -> bool:
         """Note that the gateway itself closes; False if the line is ending already."""
         if self._error is not None:
@@ -156,6 +159,9 @@ class Between:
 
     def write_pending(self) -> int:
         return self.line.write_pending()
+
+    def gather(self, size: int) -> None:
+        self.line.gather(size)
 
     def pause_reading(self) -> None:
         self.line.pause_reading()

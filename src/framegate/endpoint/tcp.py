@@ -31,6 +31,9 @@ _OPTIONS = (
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES),
     (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS_MAX),
 )
+GATHER_S = 0.005  # bytes that are gathered are delivered after so long, however few they are
+GATHER_BYTES_MAX = 16 * 1024  # well under the smallest receive buffer
+_AS_THEY_COME = 1  # SO_RCVLOWAT at its default
 _RECEIVED = struct.Struct("=Q")
 _RECEIVED_OFFSET = 128
 """tcpi_bytes_received in struct tcp_info (linux/tcp.h, since 4.1)."""
@@ -45,6 +48,9 @@ class StreamLine(BaseLine, asyncio.Protocol):
         self._flush_deadline: asyncio.TimerHandle | None = None
         self._received_bytes = 0
         self._has_fin = False
+        self._peer: socket.socket | None = None
+        self._low_water = _AS_THEY_COME
+        self._gathering: asyncio.TimerHandle | None = None
         self.is_tls = is_tls
         self.data_received = self._count_and_deliver if is_tls else setup.deliver  # type: ignore[method-assign, assignment]
 
@@ -55,12 +61,15 @@ class StreamLine(BaseLine, asyncio.Protocol):
         peer = transport.get_extra_info("socket")
         for level, option, value in _OPTIONS:
             peer.setsockopt(level, option, value)
+        self._peer = None if self.is_tls else peer
         self._transport.set_write_buffer_limits(high=self._setup.write_buffer_bytes_max, low=0)
         self._setup.owner.line_made(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._flush_deadline is not None:
             self._flush_deadline.cancel()
+        self._peer = None
+        self._stop_gathering()
         self.count_received()
         self._finish(self, line_loss(self._setup.where, exc))
 
@@ -85,6 +94,31 @@ class StreamLine(BaseLine, asyncio.Protocol):
 
     def write_pending(self) -> int:
         return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
+    def gather(self, size: int) -> None:
+        """Have the kernel wake us for `size` bytes at once (SO_RCVLOWAT), at most GATHER_S late.
+
+        A remote that acknowledges small messages one by one would wake the process for every few bytes. Under TLS
+        bytes on the wire are others than those the session counts.
+        """
+        size = min(size, GATHER_BYTES_MAX) or _AS_THEY_COME
+        if size == self._low_water or self._peer is None or self._error is not None:
+            return
+        self._low_water = size
+        self._peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
+        if size == _AS_THEY_COME:
+            self._stop_gathering()
+        elif self._gathering is None:
+            self._gathering = asyncio.get_running_loop().call_later(GATHER_S, self._gathered)
+
+    def _gathered(self) -> None:
+        self._gathering = None
+        self.gather(0)
+
+    def _stop_gathering(self) -> None:
+        if self._gathering is not None:
+            self._gathering.cancel()
+            self._gathering = None
 
     def close(self) -> None:
         if not self._close_reason() or self._transport is None:

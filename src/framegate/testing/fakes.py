@@ -124,6 +124,9 @@ class FakeLine:
         if reply:
             asyncio.get_running_loop().call_soon(self._deliver, reply)
 
+    def gather(self, size: int) -> None:
+        pass
+
     def write_pending(self) -> int:
         return 0
 

@@ -1,14 +1,15 @@
 """Register bytes of a whole scan -> typed columns. Pure; built once per plan.
 
-All answers of a scan are laid end to end and one gather picks every byte of every value in native order: byte and
-word order cost nothing at scan time. Typed views on the gathered bytes are then widened into fresh columns, which
-may be published. The scratch buffer never leaves this module.
+All answers of a scan are laid end to end. Numbers that lie there at equal distances in a plain byte order, as most
+do, are read in place by a typed view. For the others one gather picks every byte of every value in native order: byte
+and word order cost nothing at scan time. Views are then widened into fresh columns, which may be published. The
+scratch buffer never leaves this module.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +46,9 @@ _CODE = {
     ValueType.UINT64: "u8", ValueType.UINT32: "u4", ValueType.UINT16: "u2", ValueType.UINT8: "u1",
 }  # fmt: skip
 _DTYPE = {Kind.FLOAT: "f8", Kind.INT: "i8", Kind.UINT: "u8"}
+_GOOD: Final = uniform_quality(Quality.GOOD)
+RUNS_MAX = 4
+"""Stretches of equal distance that one type of numbers is read in; one gather is cheaper than more of them."""
 
 
 class Columns:
@@ -75,8 +79,13 @@ class Columns:
     def relocate(self, points: Sequence[Point], blocks: Sequence[Block]) -> None:
         """Take the bytes of the same points from other blocks from now on; order of tags and columns stays."""
         place, block_of = _places(points, blocks)
-        parts = [_sources(points, members, code, width, place).ravel() for code, _, width, members in self._groups]
-        self._gather: Index = np.concatenate(parts) if parts else np.empty(0, np.intp)
+        sources = {code: _sources(points, members, code, width, place) for code, _, width, members in self._groups}
+        runs = {code: _runs(code, source) for code, source in sources.items()}
+        for column in self._numbers:
+            column.set_runs(runs)
+        self._gathers = [
+            (sources[code].ravel(), view.view(np.uint8)) for code, _, view, _ in self._views() if not runs[code]
+        ]
         self._block_of = [(column, block_of[column.members]) for column in self._columns]
         if self._bools is not None:
             self._bools.set_masks(points, blocks, block_of)
@@ -89,16 +98,17 @@ class Columns:
         raw     data of every block's answer, end to end; zeros where a block was not answered
         status  StatusCode per block; None: all Good
         """
-        if self._groups:
-            np.frombuffer(raw, np.uint8).take(self._gather, out=self._scratch, mode="clip")
+        for index, out in self._gathers:
+            np.frombuffer(raw, np.uint8).take(index, out=out, mode="clip")
         time = uniform_time(now)
         codes = None if status is None else np.array(status, np.uint32)
         batches = []
         for column, block_of in self._block_of:
-            quality = uniform_quality(0) if codes is None else codes.take(block_of)
+            quality = _GOOD if codes is None else codes.take(block_of)
             value, quality = column.decode(raw, quality)
             value.flags.writeable = False
-            quality.flags.writeable = False
+            if quality is not _GOOD:
+                quality.flags.writeable = False
             batches.append(Batch(column.tag, value, quality, time, now))
         return batches
 
@@ -119,13 +129,10 @@ class Columns:
     def _number_columns(self, points: Sequence[Point]) -> list[_Numbers]:
         columns = []
         for kind in _DTYPE:
-            views, found = [], []
-            for code, kind_of, view, indexes in self._views():
-                if kind_of is kind:
-                    views.append(view.view(np.dtype(f"={code}")))
-                    found.append(indexes)
+            found = [(code, view, indexes) for code, kind_of, view, indexes in self._views() if kind_of is kind]
             if found:
-                members = np.concatenate(found)
+                members = np.concatenate([indexes for _, _, indexes in found])
+                views = [(code, view.view(np.dtype(f"={code}"))) for code, view, _ in found]
                 columns.append(_Numbers(kind, views, members, _tags(points, members)))
         return columns
 
@@ -149,34 +156,59 @@ class Columns:
         return views
 
 
+class _Run(NamedTuple):
+    """Numbers of one type at equal distances in the stacked answers."""
+
+    dtype: np.dtype[Any]
+    offset: int
+    rows: int
+    step: int
+
+    def view(self, raw: bytes) -> npt.NDArray[Any]:
+        if self.step == self.dtype.itemsize:
+            return np.frombuffer(raw, self.dtype, self.rows, self.offset)
+        return np.ndarray((self.rows,), self.dtype, raw, self.offset, (self.step,))
+
+
+Part: TypeAlias = npt.NDArray[Any] | _Run
+"""Where some rows of a column come from: a typed view on the scratch buffer, or a run of the answers themselves."""
+
+
 class _Numbers:
     """A column of numbers, widened from one or more narrower views."""
 
-    def __init__(self, kind: Kind, views: list[npt.NDArray[np.generic]], members: Index, tag: Int32Column) -> None:
+    def __init__(self, kind: Kind, views: list[tuple[str, npt.NDArray[Any]]], members: Index, tag: Int32Column) -> None:
         self.members, self.tag = members, tag
         self._dtype: np.dtype[Any] = np.dtype(_DTYPE[kind])
-        self._parts: list[tuple[slice, npt.NDArray[np.generic]]] = []
-        self._only = views[0] if len(views) == 1 else None
-        self._may_warn = any(view.dtype == np.float32 for view in views)
-        at = 0
-        for view in views:
-            self._parts.append((slice(at, at + len(view)), view))
-            at += len(view)
-        self._rows = at
+        self._views = views
+        self._parts: list[tuple[slice, Part]] = []
+        self._may_warn = any(code == "f4" for code, _ in views)
+        self._rows = len(members)
+
+    def set_runs(self, runs: Mapping[str, Sequence[_Run]]) -> None:
+        """Read these types in place; those without runs come from the scratch buffer."""
+        self._parts, at = [], 0
+        for code, view in self._views:
+            parts: Sequence[Part] = runs[code] or (view,)
+            for part in parts:
+                rows = part.rows if isinstance(part, _Run) else len(part)
+                self._parts.append((slice(at, at + rows), part))
+                at += rows
 
     def decode(self, raw: bytes, quality: UInt32Column) -> tuple[ValueColumn, UInt32Column]:
         if self._may_warn:
             # A signalling NaN in a register is a value like any other.
             with np.errstate(invalid="ignore"):
-                return self._widen(), quality
-        return self._widen(), quality
+                return self._widen(raw), quality
+        return self._widen(raw), quality
 
-    def _widen(self) -> ValueColumn:
-        if self._only is not None:
-            return self._only.astype(self._dtype)
+    def _widen(self, raw: bytes) -> ValueColumn:
+        if len(self._parts) == 1:
+            only = self._parts[0][1]
+            return (only.view(raw) if isinstance(only, _Run) else only).astype(self._dtype)
         value = np.empty(self._rows, self._dtype)
-        for part, view in self._parts:
-            value[part] = view
+        for rows, part in self._parts:
+            value[rows] = part.view(raw) if isinstance(part, _Run) else part
         return value
 
 
@@ -262,6 +294,31 @@ def _sources(points: Sequence[Point], members: Index, code: str, width: int, pla
     else:
         source = [list(reversed(points[i].source)) for i in members]
     return place[members][:, None] + np.array(source, np.intp).reshape(len(members), width)
+
+
+def _runs(code: str, sources: Index) -> list[_Run]:
+    """The stretches that hold these numbers, in order; [] where they are too many, or the byte order is not plain."""
+    if code.startswith("?"):
+        return []
+    width = sources.shape[1]
+    low, high = sources[:, 0], sources[:, -1]
+    is_little = bool((sources == low[:, None] + np.arange(width)).all())
+    if not is_little and not (sources == high[:, None] + np.arange(width)[::-1]).all():
+        return []
+    first = low if is_little else high
+    dtype = np.dtype(("<" if is_little else ">") + code)
+    runs: list[_Run] = []
+    start = 0
+    while start < len(first):
+        if len(runs) == RUNS_MAX:
+            return []
+        steps = np.diff(first[start:])
+        step = int(steps[0]) if len(steps) else width
+        uneven = np.flatnonzero(steps != step)
+        count = int(uneven[0]) + 1 if len(uneven) else len(first) - start
+        runs.append(_Run(dtype, int(first[start]), count, step))
+        start += count
+    return runs
 
 
 def _tags(points: Sequence[Point], members: Index) -> Int32Column:

@@ -92,6 +92,8 @@ class Client:
             self._give_up(NotConnected(f"{self.where}: the broker sent {error.text}; report it", code="E5100"))
             return
         self._rest = data[at:]
+        if self._line is not None:
+            self._line.gather(self._session.answers_bytes)
 
     # -- called by the connector ----------------------------------------------------------------------------------
 
@@ -136,6 +138,8 @@ class Client:
     def write(self, data: bytes) -> None:
         """Bytes for the broker; those for a line that is gone are dropped, its end is told separately."""
         self._write(data)
+        if self._line is not None:
+            self._line.gather(self._session.answers_bytes)
 
     def write_pending(self) -> int:
         return self._line.write_pending() if self._line is not None else 0

@@ -20,12 +20,13 @@ from framegate.contract.ports import Lease
 from framegate_plugins.mqtt.client import INBOUND_BYTES_MAX, Client, ClosedEarly
 from framegate_plugins.mqtt.codec import encode
 from framegate_plugins.mqtt.handshake import OFFLINE, ONLINE, Handshake
+from framegate_plugins.mqtt.link import Link
 from framegate_plugins.mqtt.options import Options, parse_options
 from framegate_plugins.mqtt.packets import Connack, Disconnect, Version
 from framegate_plugins.mqtt.properties import Property, words
 from framegate_plugins.mqtt.publish import PublishStyle, PublishWriter
 from framegate_plugins.mqtt.reason import Redirected, VersionRefused
-from framegate_plugins.mqtt.session import ClientSession, Link
+from framegate_plugins.mqtt.session import ClientSession
 
 REDIRECTS_MAX = 3
 CLOSED_EARLY_MAX = 2

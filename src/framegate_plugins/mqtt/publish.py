@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from struct import Struct
 
 from framegate.contract.connector import Window
 from framegate_plugins.mqtt.codec import PACKET_BYTES_MAX
@@ -23,9 +22,10 @@ from framegate_plugins.mqtt.topics import is_topic_name
 ROUTES_MAX = 65_536
 """Topics whose written form is kept; further ones are written anew each time."""
 POSITION_DIGITS_MAX = 20
+HEADS_MAX = 16_384
+"""Fixed headers that are kept; longer tails of the distribution are written anew each time."""
 _ALIAS_BYTES = 3
 _DUP, _RETAIN = 0x08, 0x01
-_head2 = Struct(">BBB").pack  # first byte and a remaining length of two bytes: 128 to 16,383
 _NO_TOPIC = b"\0\0"
 
 
@@ -64,6 +64,12 @@ class PublishWriter:
         self._has_positions = bool(style.gateway) and style.version is Version.V5
         self._lengths: Sequence[bytes] = ()
         self._blocks: Sequence[bytes] = ()
+        # What messages of one topic have in common while positions have `digits` digits: topic, everything between
+        # packet identifier and position, and the bytes of a packet without its payload.
+        self._common: dict[bytes, tuple[bytes, bytes, int]] = {}
+        self._digits = 0
+        self._heads: dict[int, bytes] = {}  # by remaining length
+        self._first = 0
 
     def take(self) -> bytes:
         """Everything gathered since the last call."""
@@ -82,35 +88,35 @@ class PublishWriter:
         """
         if window.encoding != self._encoding:
             self._prepare(window.encoding)
-        style, routes, lengths, blocks = self.style, self._routes, self._lengths, self._blocks
+        heads, common = self._heads_for(dup=dup), self._common
         extend, has_positions, size = self.parts.extend, self._has_positions, self.size
         keys, payloads, positions = window.key, window.payload, window.position
-        first = 0x30 | style.qos << 1 | (_RETAIN if style.retain else 0) | (_DUP if dup else 0)
-        packet_bytes_max = style.packet_bytes_max
+        packet_bytes_max = self.style.packet_bytes_max
         packet_id = digits = b""
         self.refusal = ""
         written = 0
         for written, index in enumerate(indices):
             if size >= bytes_max:
                 break
-            key, payload = keys[index], payloads[index]
-            route = routes.get(key) or self._route(key)
-            if route is None:
-                break
-            topic, alias = route
-            if packet_ids:
-                packet_id = packet_ids[written].to_bytes(2, "big")
             if has_positions:
                 digits = b"%d" % positions[index]
-            length = lengths[len(digits) + len(alias)]
-            block = blocks[len(digits)]
-            body = len(topic) + len(packet_id) + len(length) + len(alias) + len(block) + len(digits) + len(payload)
-            head = _head2(first, body & 127 | 128, body >> 7) if 127 < body < 16384 else _head(first, body)
+                if len(digits) != self._digits:
+                    self._digits = len(digits)
+                    common.clear()
+            key, payload = keys[index], payloads[index]
+            known = common.get(key) or self._common_of(key)
+            if known is None:
+                break
+            topic, middle, fixed = known
+            body = fixed + len(payload)
+            head = heads.get(body) or self._head(body)
             if body + len(head) > packet_bytes_max:
                 self.refusal = f"it has {body + len(head)} bytes, the broker takes {packet_bytes_max}"
-                routes.pop(key, None)  # the broker has not seen an alias that was to be introduced here
+                self._forget(key)  # the broker has not seen an alias that was to be introduced here
                 break
-            extend((head, topic, packet_id, length, alias, block, digits, payload))
+            if packet_ids:
+                packet_id = packet_ids[written].to_bytes(2, "big")
+            extend((head, topic, packet_id, middle, digits, payload))
             size += body + len(head)
         else:
             written = len(indices)
@@ -126,6 +132,7 @@ class PublishWriter:
     def _prepare(self, encoding: str) -> None:
         """Property blocks for messages of one content type, by the number of digits of their position."""
         self._encoding = encoding
+        self._common.clear()
         digits_range = range(POSITION_DIGITS_MAX + 1)
         if self.style.version is not Version.V5:
             self._lengths = [b""] * (POSITION_DIGITS_MAX + _ALIAS_BYTES + 1)
@@ -142,6 +149,38 @@ class PublishWriter:
         self._blocks = [block + digits.to_bytes(2, "big") for digits in digits_range]
         self._lengths = [varint(len(block) + 2 + extra) for extra in range(POSITION_DIGITS_MAX + _ALIAS_BYTES + 1)]
 
+    def _heads_for(self, *, dup: bool) -> dict[int, bytes]:
+        """Fixed headers of messages of this kind, filled as lengths are met."""
+        first = 0x30 | self.style.qos << 1 | (_RETAIN if self.style.retain else 0) | (_DUP if dup else 0)
+        if first != self._first:
+            self._first = first
+            self._heads.clear()
+        return self._heads
+
+    def _head(self, body: int) -> bytes:
+        head = bytes((self._first,)) + (varint(body) if body <= PACKET_BYTES_MAX - 5 else b"\xff\xff\xff\xff\x7f")
+        if len(self._heads) < HEADS_MAX:
+            self._heads[body] = head
+        return head
+
+    def _common_of(self, key: bytes) -> tuple[bytes, bytes, int] | None:
+        """What the messages of a topic have in common; None when no message may carry it."""
+        is_known = key in self._routes
+        route = self._routes.get(key) or self._route(key)
+        if route is None:
+            return None
+        topic, alias = route
+        middle = self._lengths[self._digits + len(alias)] + alias + self._blocks[self._digits]
+        fixed = len(topic) + (2 if self.style.qos else 0) + len(middle) + self._digits
+        found = topic, middle, fixed
+        if is_known:  # the first message of an alias carries its topic; the others do not
+            self._common[key] = found
+        return found
+
+    def _forget(self, key: bytes) -> None:
+        self._routes.pop(key, None)
+        self._common.pop(key, None)
+
     def _route(self, key: bytes) -> tuple[bytes, bytes] | None:
         """Topic and alias property for a topic not met before; None when no message may carry it."""
         if len(key) > BINARY_BYTES_MAX or not is_topic_name(key.decode(errors="replace")):
@@ -157,7 +196,3 @@ class PublishWriter:
         alias = encode_property(Property.TOPIC_ALIAS, self._aliases)
         self._routes[key] = _NO_TOPIC, alias
         return topic, alias
-
-
-def _head(first: int, body: int) -> bytes:
-    return bytes((first,)) + (varint(body) if body <= PACKET_BYTES_MAX - 5 else b"\xff\xff\xff\xff\x7f")

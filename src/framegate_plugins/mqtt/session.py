@@ -12,41 +12,31 @@ has offered the refused message again. Receive Maximum counts every message from
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from itertools import repeat
 
 from framegate.contract.connector import Window
 from framegate.contract.errors import Busy, GatewayError, NotConnected
 from framegate_plugins.mqtt.fields import broken
 from framegate_plugins.mqtt.flow import Ended, Flow, Flows
+from framegate_plugins.mqtt.identifiers import (
+    ACK_BYTES,
+    PUBACK,
+    PUBCOMP,
+    PUBREC,
+    next_ids,
+    not_found,
+    plain_pubacks,
+    release,
+    short_answer,
+)
+from framegate_plugins.mqtt.link import Link
 from framegate_plugins.mqtt.packets import Version
-from framegate_plugins.mqtt.publish import PublishWriter
 from framegate_plugins.mqtt.reason import FIRST_REFUSAL, Action, action, held_back, message_refusal, unsendable
 
 CHUNK_BYTES_MAX = 256 * 1024  # joined into one write
 PENDING_BYTES_MAX = 512 * 1024  # held back by the line before it is given no more; well under its write buffer
-PACKET_ID_MAX = 65_535
 BUSY_FIRST_S, BUSY_S_MAX = 1.0, 30.0
-_PUBACK, _PUBREC, _PUBREL, _PUBCOMP = b"\x40\x50\x62\x70"
-_NOT_FOUND = b"\x62\x03%b\x92"
-
-
-@dataclass(frozen=True, slots=True)
-class Link:
-    """One connection, as far as a session needs it.
-
-    inflight_max  messages under way at most: the smaller of our bound and the broker's Receive Maximum
-    """
-
-    writer: PublishWriter
-    write: Callable[[bytes], None]
-    write_pending: Callable[[], int]
-    inflight_max: int
-
-    @property
-    def qos(self) -> int:
-        return self.writer.style.qos
 
 
 class ClientSession:
@@ -67,7 +57,7 @@ class ClientSession:
         self._releasing: dict[int, tuple[Flow, int]] = {}  # QoS 2: PUBREC came, PUBCOMP did not
         self._resend: deque[int] = deque()  # packet identifiers in _inflight, not yet repeated on this connection
         self._replies: list[bytes] = []
-        self._next_id = 1
+        self._last_id = 0
         self._qos = 0  # of everything in _inflight
         self._is_held = False
         self._cautious = 0  # so many messages go out one at a time
@@ -91,6 +81,20 @@ class ClientSession:
         """Messages under way."""
         return len(self._inflight) + len(self._releasing)
 
+    @property
+    def answers_bytes(self) -> int:
+        """Bytes of acknowledgements that are on their way and that nothing waits for before; 0: none.
+
+        While messages wait for room, half a window of flight is worth a call: it is refilled by halves.
+        """
+        link = self._link
+        if link is None or self._cautious or self.on_idle is not None:
+            return 0
+        number = self.inflight
+        if self._waiting or self._resend:
+            number -= link.inflight_max // 2
+        return max(number, 0) * ACK_BYTES
+
     # -- connections ----------------------------------------------------------------------------------------------
 
     def can_resume(self, link: Link) -> bool:
@@ -109,7 +113,7 @@ class ClientSession:
         repeats = self.inflight
         if is_resumed:
             self._resend.extend(self._inflight)
-            self._replies += [_release(packet_id) for packet_id in self._releasing]
+            self._replies += [release(packet_id) for packet_id in self._releasing]
         else:
             self._start_over()
         self._qos = link.qos
@@ -236,12 +240,12 @@ class ClientSession:
         """Write the next messages of a flow; returns how many are now under way."""
         writer = link.writer
         indices = flow.upcoming(room)
-        packet_ids = self._packet_ids(len(indices)) if link.qos else []
+        packet_ids = next_ids(self._last_id, len(indices), self._inflight, self._releasing) if link.qos else ()
         written = writer.add_run(flow.window, indices, packet_ids, CHUNK_BYTES_MAX)
         if link.qos and written:
             self._inflight.update(zip(packet_ids[:written], zip(repeat(flow), indices), strict=False))
             flow.flying += written
-            self._next_id = packet_ids[written - 1] % PACKET_ID_MAX + 1
+            self._last_id = packet_ids[written - 1]
         if writer.refusal:
             index = indices[written]
             window = flow.window
@@ -252,48 +256,40 @@ class ClientSession:
             flow.sent(written)
         return written
 
-    def _packet_ids(self, number: int) -> list[int]:
-        """The next free packet identifiers, in sequence."""
-        found: list[int] = []
-        packet_id, inflight, releasing = self._next_id, self._inflight, self._releasing
-        while len(found) < number:
-            if packet_id not in inflight and packet_id not in releasing:
-                found.append(packet_id)
-            packet_id = packet_id + 1 if packet_id < PACKET_ID_MAX else 1
-        return found
-
     # -- answers --------------------------------------------------------------------------------------------------
 
     def take_answers(self, data: bytes, at: int) -> int:
         """Take in the run of acknowledgements that begins at `at`, and use the room; returns where it ends.
 
-        Only whole packets of 4 or 5 bytes (no properties) that suit our QoS are read here: nearly all of them.
+        Only whole packets of 4 or 5 bytes (no properties) are read here: nearly all of them.
         """
-        size, is_qos2, inflight = len(data), self._qos == 2, self._inflight
         start = at
-        while at + 4 <= size:
-            kind, length = data[at], data[at + 1]
-            if length == 2:
-                reason = 0
-            elif length == 3 and at + 5 <= size:
-                reason = data[at + 4]
-            else:
-                break
-            if kind == _PUBACK and reason < FIRST_REFUSAL and not is_qos2:
-                entry = inflight.pop(data[at + 2] << 8 | data[at + 3], None)
-                if entry is not None:
-                    flow = entry[0]
-                    flow.flying -= 1
-                    if not flow.flying:
-                        self._landed(flow)
-            elif kind in {_PUBACK, _PUBREC, _PUBCOMP}:
-                self.take_answer(kind, data[at + 2] << 8 | data[at + 3], reason)
-            else:
-                break
-            at += 2 + length
+        if self._qos == 1:
+            packet_ids = plain_pubacks(data, at)
+            self._acknowledged(packet_ids)
+            at += ACK_BYTES * len(packet_ids)
+        while (answer := short_answer(data, at)) is not None:
+            self.take_answer(answer.kind, answer.packet_id, answer.reason)
+            at = answer.end
         if at > start:
             self.settle()
         return at
+
+    def _acknowledged(self, packet_ids: Sequence[int]) -> None:
+        """QoS 1 messages have arrived. On the hot path."""
+        pop = self._inflight.pop
+        flow, landed = None, 0
+        for packet_id in packet_ids:
+            entry = pop(packet_id, None)
+            if entry is None:
+                continue
+            if entry[0] is not flow:
+                if flow is not None:
+                    self._land(flow, landed)
+                flow, landed = entry[0], 0
+            landed += 1
+        if flow is not None:
+            self._land(flow, landed)
 
     def take_answer(self, kind: int, packet_id: int, reason: int) -> None:
         """One acknowledgement; `settle` is owed after the last of a burst.
@@ -301,15 +297,15 @@ class ClientSession:
         kind    first byte of its packet
         raises  FrameBroken - it does not suit the QoS of our messages
         """
-        if (kind == _PUBACK) == (self._qos == 2):
+        if (kind == PUBACK) == (self._qos == 2):
             raise broken(f"an acknowledgement of type {kind >> 4} for messages of QoS {self._qos}")
-        if reason >= FIRST_REFUSAL and kind != _PUBCOMP:
+        if reason >= FIRST_REFUSAL and kind != PUBCOMP:
             self._refused(packet_id, reason)
-        elif kind == _PUBREC:
+        elif kind == PUBREC:
             self._received(packet_id)
         else:
             # PUBCOMP "packet identifier not found" answers a PUBREL that was repeated after it had been done.
-            entry = (self._inflight if kind == _PUBACK else self._releasing).pop(packet_id, None)
+            entry = (self._inflight if kind == PUBACK else self._releasing).pop(packet_id, None)
             if entry is not None:
                 self._land(entry[0])
 
@@ -334,11 +330,11 @@ class ClientSession:
         if entry is not None:
             self._releasing[packet_id] = entry
         if packet_id in self._releasing:
-            self._replies.append(_release(packet_id))
+            self._replies.append(release(packet_id))
         elif self._link is not None and self._link.writer.style.version is Version.V5:
-            self._replies.append(_NOT_FOUND % packet_id.to_bytes(2, "big"))
+            self._replies.append(not_found(packet_id))
         else:
-            self._replies.append(_release(packet_id))
+            self._replies.append(release(packet_id))
 
     def _refused(self, packet_id: int, reason: int) -> None:
         entry = self._inflight.pop(packet_id, None)
@@ -358,8 +354,9 @@ class ClientSession:
             self._busy_s = min(self._busy_s * 2, BUSY_S_MAX)
         return error
 
-    def _land(self, flow: Flow) -> None:
-        flow.flying -= 1
+    def _land(self, flow: Flow, number: int = 1) -> None:
+        """So many messages of a flow have been answered."""
+        flow.flying -= number
         if not flow.flying:
             self._landed(flow)
 
@@ -394,7 +391,3 @@ class ClientSession:
         on_end, flow.on_end = flow.on_end, None
         if on_end is not None:
             on_end(error)
-
-
-def _release(packet_id: int) -> bytes:
-    return bytes((_PUBREL, 2, packet_id >> 8, packet_id & 0xFF))

@@ -13,7 +13,7 @@ from framegate.endpoint.capture import CHUNK_BYTES_MAX
 from framegate.endpoint.line import OpenLine
 from framegate.endpoint.listen import listen
 from framegate.endpoint.memory import memory_listen
-from framegate.endpoint.tcp import UNACKNOWLEDGED_MS_MAX, StreamLine
+from framegate.endpoint.tcp import GATHER_BYTES_MAX, UNACKNOWLEDGED_MS_MAX, StreamLine
 
 if TYPE_CHECKING:
     from tests.unit.endpoint.conftest import Bench, Recorder
@@ -183,6 +183,21 @@ async def test_tcp_socket_is_prompt_and_notices_a_dead_remote(bench: Bench, make
     assert made[0].getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
     assert made[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == UNACKNOWLEDGED_MS_MAX
     transport.close()
+
+
+async def test_tcp_gathers_answers_but_keeps_back_none(bench: Bench, make_recorder: MakeRecorder) -> None:
+    listener = await bench.listen("tcp://127.0.0.1:0")
+    session = (await bench.pool(plc={"url": listener.url}).acquire("plc", make_recorder)).session
+    await bench.until(lambda: bool(bench.served))
+    client = session.line
+    assert isinstance(client, StreamLine)
+    assert client._peer is not None
+    for size, low_water in ((4000, 4000), (GATHER_BYTES_MAX + 1, GATHER_BYTES_MAX), (0, 1), (8, 8)):
+        client.gather(size)
+        assert client._peer.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT) == low_water
+    bench.served[0].line.write(b"few")
+    await bench.until(lambda: session.data == b"few")
+    assert client._peer.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT) == 1
 
 
 async def test_tcp_session_that_fails_loses_its_line(

@@ -32,6 +32,9 @@ class FakeLine:
             raise NotConnected("the line is closed")
         self.sent.append((asyncio.get_running_loop().time(), data))
 
+    def gather(self, size: int) -> None:
+        pass
+
     def write_pending(self) -> int:
         return 0
 

@@ -172,7 +172,7 @@ async def test_packet_identifiers_after_65535_begin_again_without_reuse(
 ) -> None:
     simulator, witness = await make_broker(receive_maximum=100)
     sender = make_sender(simulator.url, qos=2)
-    sender.connector._session._next_id = 65_500
+    sender.connector._session._last_id = 65_499
     await sender.open()
     await sender.send(windows(300, 100))
     witness.assert_complete(300)

@@ -9,10 +9,11 @@ import pytest
 from framegate.contract.connector import Window
 from framegate.contract.errors import Busy, FrameBroken, GatewayError, NotConnected
 from framegate_plugins.mqtt.codec import PacketReader, encode
+from framegate_plugins.mqtt.link import Link
 from framegate_plugins.mqtt.packets import Ack, Publish, Version
 from framegate_plugins.mqtt.properties import Kind
 from framegate_plugins.mqtt.publish import PublishStyle, PublishWriter
-from framegate_plugins.mqtt.session import ClientSession, Link
+from framegate_plugins.mqtt.session import ClientSession
 from framegate_plugins.mqtt.tests.stage import Witness, windows
 
 LOSS = NotConnected("the line broke", code="E2029")
