@@ -38,7 +38,7 @@ class Broker(asyncio.Protocol):
         self.transport.write(CONNECT)
 
     def publish(self, topic: bytes, payloads: list[bytes]) -> None:
-        parts = []
+        parts: list[bytes] = []
         for payload in payloads:
             self.packet_id = self.packet_id % 65_535 + 1
             body = 2 + len(topic) + 2 + 1 + len(payload)

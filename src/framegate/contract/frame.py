@@ -88,9 +88,8 @@ _KIND = {
 Access: TypeAlias = Literal["R", "W", "RW"]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Batch:
-    """Rows that became known together.
+class Batch(NamedTuple):
+    """Rows that became known together. A named tuple: frozen, and made in a fifth of a frozen dataclass's time.
 
     tag           int32[rows], catalogue ids; a tag may occur more than once, oldest first. Drivers hand out
                   the *same array object* on every scan of the same plan: caches are keyed by it
@@ -98,6 +97,8 @@ class Batch:
     quality       uint32[rows] OPC UA StatusCodes, or uint32[1] that stands for every row
     source_time   int64[rows] ns UTC, or int64[1] that stands for every row
     gateway_time  ns UTC at which the gateway took the rows
+
+    Batches are compared by identity: columns have no one answer to ==.
     """
 
     tag: Int32Column
@@ -105,6 +106,12 @@ class Batch:
     quality: UInt32Column
     source_time: Int64Column
     gateway_time: int
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __hash__(self) -> int:
+        return id(self)
 
     @property
     def rows(self) -> int:

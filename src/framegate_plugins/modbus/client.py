@@ -17,7 +17,7 @@ from collections import deque
 from framegate.contract.errors import Busy, FrameBroken, NotConnected
 from framegate.contract.ports import Line
 from framegate_plugins.modbus.codec import EXCEPTION_BIT, ExceptionReply, decode_answer
-from framegate_plugins.modbus.exchange import GATEWAY_CODES, NOT_ASKED, Exchange, Silence
+from framegate_plugins.modbus.exchange import GATEWAY_CODES, NOT_ASKED, UNANSWERED, Exchange
 from framegate_plugins.modbus.framing import FRAMINGS, Frame, Framing
 from framegate_plugins.modbus.lane import Alarm, Flight, Lane, LineCounts
 from framegate_plugins.modbus.pace import LATE_TIMEOUTS, UNREST_S_MAX, Pace
@@ -115,9 +115,7 @@ class ModbusSession:
         """
         if self._line is None:
             raise NotConnected(f"the line {self.url} is lost; it is opened again with the next attempt", code="E5010")
-        lane = self._lanes.get(exchange.unit)
-        if lane is None:
-            lane = self._lanes[exchange.unit] = Lane(exchange.unit)
+        lane = self._lanes.get(exchange.unit) or self._lanes.setdefault(exchange.unit, Lane(exchange.unit))
         mine = lane.writes if exchange.is_write else lane.reads
         if len(mine) >= EXCHANGES_PER_UNIT_MAX:
             raise Busy(f"{len(mine)} exchanges wait for unit {exchange.unit} at {self.url}", wait_s=exchange.timeout_s)
@@ -128,6 +126,10 @@ class ModbusSession:
             exchange.retries = 0
         if exchange.expires_at:
             self._alarm.by(exchange.expires_at)
+        if self._has_ids and not (self._holding or lane.flying or lane.not_before or self._waiting or self._urgent):
+            self._turn = lane  # nobody else wants the line: the usual case of one device on a connection
+            self._fill(lane)
+            return
         self._enqueue(lane)
         self._pump()
 
@@ -177,7 +179,6 @@ class ModbusSession:
 
     def _fill(self, lane: Lane) -> None:
         """Send until the unit has as many requests under way as it takes; what goes together leaves together."""
-        flights: list[Flight] = []
         frames: list[bytes] = []
         while lane.flying < lane.pipeline and not lane.not_before:
             exchange = lane.next()
@@ -186,11 +187,11 @@ class ModbusSession:
             if 0.0 < exchange.expires_at < self._loop.time():
                 self._end(lane, exchange)
             else:
-                frames.append(self._begin(lane, exchange, flights))
+                frames.append(self._begin(lane, exchange))
         if frames:
-            self._write(flights, frames)
+            self._write(frames)
 
-    def _begin(self, lane: Lane, exchange: Exchange, flights: list[Flight]) -> bytes:
+    def _begin(self, lane: Lane, exchange: Exchange) -> bytes:
         """Put the next request of an exchange under way; returns its frame."""
         index = exchange.take()
         transaction = 0
@@ -198,30 +199,28 @@ class ModbusSession:
             transaction = self._transaction = (self._transaction + 1) % TRANSACTIONS
             while transaction in self._flights:
                 transaction = self._transaction = (self._transaction + 1) % TRANSACTIONS
-        flight = Flight(lane, exchange, index, transaction, self._loop.time())
-        self._flights[transaction] = flight
+        flight = self._flights[transaction] = Flight(lane, exchange, index, transaction, self._loop.time())
         lane.flying += 1
         self._holding += 1
-        exchange.answers[index] = Silence.UNANSWERED
+        exchange.answers[index] = UNANSWERED
         self.counts.requests += 1
-        self._alarm.by(flight.deadline)
-        flights.append(flight)
+        if flight.deadline < self._alarm.at:
+            self._alarm.by(flight.deadline)
         ask = exchange.asks[index]
         if self._has_ids:
             return transaction.to_bytes(2, "big") + ask.tail
         self._pace.sent()
         return self._wire.wrap(0, ask.unit, ask.pdu)
 
-    def _write(self, flights: list[Flight], frames: list[bytes]) -> None:
+    def _write(self, frames: list[bytes]) -> None:
+        """Send the frames of the requests that were begun last."""
         line = self._line
         assert line is not None
-        if len(frames) > 1 and not line.is_datagram:
-            frames = [b"".join(frames)]
         try:
-            for data in frames:
+            for data in frames if line.is_datagram else (b"".join(frames),):
                 line.write(data)
         except NotConnected as error:
-            for flight in flights:
+            for flight in list(self._flights.values())[-len(frames) :]:
                 flight.exchange.answers[flight.index] = NOT_ASKED
             self.line_lost(error)
 
@@ -246,7 +245,7 @@ class ModbusSession:
             self._end(lane, exchange)
         if self._line is None:
             return
-        if self._has_ids and self._is_uncontended and (not self._holding or self._turn is lane):
+        if self._has_ids and not (self._waiting or self._urgent) and (not self._holding or self._turn is lane):
             self._turn = lane
             if lane.not_before:
                 self._enqueue(lane)

@@ -34,7 +34,7 @@ class Silence(Enum):
     TIMED_OUT = "asked as often as allowed, and the device kept silent"
 
 
-NOT_ASKED = Silence.NOT_ASKED
+NOT_ASKED, UNANSWERED = Silence.NOT_ASKED, Silence.UNANSWERED
 Answer: TypeAlias = bytes | ExceptionReply | FrameBroken | Silence
 
 

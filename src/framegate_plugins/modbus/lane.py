@@ -76,10 +76,7 @@ class Lane:
 
     def next(self) -> Exchange | None:
         """The exchange whose request is to be sent next."""
-        for exchange in self.writes:
-            if exchange.has_work:
-                return exchange
-        for exchange in self.reads:
+        for exchange in (*self.writes, *self.reads) if self.writes else self.reads:
             if exchange.has_work:
                 return exchange
         return None

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -71,19 +70,19 @@ class CopiesTags(Changed):
     def change(batch: Batch) -> Batch:
         tag = batch.tag.copy()
         tag.flags.writeable = False
-        return replace(batch, tag=tag)
+        return batch._replace(tag=tag)
 
 
 class Writeable(Changed):
     @staticmethod
     def change(batch: Batch) -> Batch:
-        return replace(batch, value=batch.value.copy())
+        return batch._replace(value=batch.value.copy())
 
 
 class WrongType(Changed):
     @staticmethod
     def change(batch: Batch) -> Batch:
-        return replace(batch, quality=batch.quality.astype(np.int64))
+        return batch._replace(quality=batch.quality.astype(np.int64))
 
 
 class ShortColumn(Changed):
@@ -91,7 +90,7 @@ class ShortColumn(Changed):
     def change(batch: Batch) -> Batch:
         time = np.zeros(2, dtype=np.int64)
         time.flags.writeable = False
-        return replace(batch, source_time=time)
+        return batch._replace(source_time=time)
 
 
 class LosesRows(ScriptedDriver):
