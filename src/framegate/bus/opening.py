@@ -5,26 +5,26 @@
     data/hwm                 high-water mark
     data/ballast             space held back for a full disk
 
-Blocks for as long as the disk takes: runs in a thread, and every step has its deadline.
+Blocks for as long as the disk takes: runs in a thread, and every step has its deadline. What an open disk holds, and
+where its rows go on, is found in recovery.py.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypedDict
 
 import orjson
 
 from framegate.bus.ballast import Ballast
-from framegate.bus.books import Books
 from framegate.bus.fault import DAMAGED, FULL, UNWRITABLE, damaged
 from framegate.bus.highwater import HighWaterFile, sync_folder
 from framegate.bus.options import StoreOptions
 from framegate.bus.probe import HUNG, probe, run_child
-from framegate.bus.recovery import Recovered, recover
+from framegate.bus.recovery import Opened, load
 from framegate.bus.rocks import RocksDisk, fault_of
 from framegate.contract.errors import StoreFailed
 from framegate.contract.ports import Clock, Log
@@ -40,17 +40,6 @@ class Kept(TypedDict):
 
     rows: int
     holes: list[tuple[int, int, str]]
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """A store that is ready to take rows."""
-
-    disk: RocksDisk
-    books: Books
-    high_water: HighWaterFile
-    ballast: Ballast
-    recovered: Recovered
 
 
 def open_disk(folder: Path, options: StoreOptions, clock: Clock, log: Log) -> Opened:
@@ -119,14 +108,11 @@ def _open(
     try:
         if is_new:
             sync_folder(folder)
-        books = Books(disk, options)
-        for connector in books.load(high_water.mark):
-            log.error("wal_cursor_damaged", connector=connector)
-        recovered = recover(disk, books, high_water.mark.position, clock, log)
+        books, recovered = load(disk, options, high_water.mark, clock, log)
     except StoreFailed:
         disk.close()
         raise
-    return Opened(disk, books, high_water, ballast, recovered)
+    return Opened(disk, books, high_water, ballast, recovered, partial(reopen_disk, disk, ballast, options))
 
 
 def _is_new(store: Path, high_water: HighWaterFile) -> bool:

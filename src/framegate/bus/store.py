@@ -18,9 +18,9 @@ from framegate.bus.books import Books
 from framegate.bus.catalogue import DurableCatalogue
 from framegate.bus.commit import ThreadWorker, Worker
 from framegate.bus.cursor import DurableCursors
-from framegate.bus.opening import Opened, open_disk, reopen_disk
+from framegate.bus.opening import open_disk
 from framegate.bus.options import StoreOptions
-from framegate.bus.recovery import check_tail
+from framegate.bus.recovery import Opened, check_tail
 from framegate.bus.retention import Retention
 from framegate.bus.wal import Ground, Wal
 from framegate.contract.errors import StoreFailed
@@ -93,7 +93,7 @@ class Store:
 
     def _repair(self) -> None:
         opened = self._opened
-        reopen_disk(opened.disk, opened.ballast, self.options)
+        opened.reopen()
         check_tail(opened.disk, opened.books, self.wal.durable)
 
     def _watch(self) -> None:

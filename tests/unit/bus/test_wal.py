@@ -132,6 +132,8 @@ class MemoryMark:
     def write(self, mark: HighWaterMark, *, force: bool = False) -> None:
         self.mark = mark
 
+    def close(self) -> None: ...
+
 
 class LoopClock:
     def now_ns(self) -> int:
