@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from framegate.bus.books import Books
-from framegate.bus.fault import damaged
 from framegate.bus.mark import HighWater, HighWaterMark
 from framegate.bus.options import StoreOptions
 from framegate.bus.replay import Replay
@@ -104,14 +103,12 @@ def last_record(replay: Replay, books: Books) -> Position:
     return last
 
 
-def check_tail(disk: Disk, books: Books, durable: Position) -> None:
-    """After a failed sync: every durable row since the last mark must be there; raises StoreFailed E3003."""
-
-    def missing(first: int, last: int, why: str) -> None:
-        raise damaged(f"rows {first} to {last}", why)
-
-    replay = Replay(disk, books.layouts.column, missing)
+def check_tail(disk: Disk, books: Books, durable: Position) -> list[tuple[int, int, str]]:
+    """After a failed sync: durable rows since the last mark that are not there, as first, last and reason."""
+    lost: list[tuple[int, int, str]] = []
+    replay = Replay(disk, books.layouts.column, lambda first, last, why: lost.append((first, last, why)))
     start = max(books.marks.last_at(durable), books.trim)
     for first, last in books.gaps.uncovered(start, durable):
         for _ in replay.verified(first, last):
             pass
+    return lost

@@ -94,7 +94,13 @@ class Store:
     def _repair(self) -> None:
         opened = self._opened
         opened.reopen()
-        check_tail(opened.disk, opened.books, self.wal.durable)
+        for first, last, why in check_tail(opened.disk, opened.books, self.wal.durable):
+            # The loop comes to this before it hears of the repair; the gap is in the first group of the new handle.
+            self._loop.call_soon_threadsafe(self._note_lost, first, last, why)
+
+    def _note_lost(self, first: int, last: int, why: str) -> None:
+        self._log.error("wal_damage", first_pos=first, last_pos=last, reason=why)
+        self.wal.note_gap(first, last, "damage", why)
 
     def _watch(self) -> None:
         """Once a second: room on the disk, a sync that hangs, rows that may go."""

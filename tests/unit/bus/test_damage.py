@@ -16,7 +16,9 @@ import numpy as np
 import pytest
 
 from framegate.bus.bus import Bus
+from framegate.bus.fault import IO
 from framegate.bus.opening import QUARANTINES_MAX
+from framegate.bus.record import key_of
 from framegate.bus.rocks import RocksDisk
 from framegate.bus.store import Store
 from framegate.contract.errors import StoreFailed
@@ -241,6 +243,43 @@ async def test_damage_met_while_running_becomes_a_gap_and_the_rest_is_read(
     rows, lost = await read_all(store, bus_on, 0)
     assert (rows + lost, lost > 0) == (ROWS * BATCHES, True)
     assert "wal_damage" in log.events()
+
+
+async def test_rows_found_missing_by_a_repair_become_a_gap_and_the_log_goes_on(
+    tmp_path: Path,
+    open_at: OpenAt,
+    bus_on: BusOn,
+    batch: Callable[..., Batch],
+    log: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = await open_at(tmp_path / "data")
+    bus = bus_on(store)
+    for number in range(3):
+        bus.publish([batch(10, number)])
+        await bus.flush()
+    disk = store.disk
+    assert isinstance(disk, RocksDisk)
+    disk.write([("frames", key_of(11), None)])  # as a disk that forgets what it had promised
+    disk.sync()
+
+    def fail_once() -> None:
+        monkeypatch.undo()
+        raise StoreFailed("fsync: EIO", code=IO)
+
+    monkeypatch.setattr(disk, "sync", fail_once)
+    bus.publish([batch(10, 3)])
+    await bus.flush()
+    items = bus_on(store).read(Position(0), 100)
+    while items[-1].last < bus.durable:
+        items = [*items, *bus_on(store).read(items[-1].last, 100)]
+    assert [(item.first, item.last, isinstance(item, Gap)) for item in items] == [
+        (1, 10, False),
+        (11, 20, True),
+        (21, 30, False),
+        (31, 40, False),
+    ]
+    assert ("wal_failed" in log.events(), "wal_damage" in log.events()) == (True, True)
 
 
 def test_scan_over_a_damaged_block_raises_instead_of_ending_early(filled: Path) -> None:
