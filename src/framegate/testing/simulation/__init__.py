@@ -9,5 +9,5 @@
     ledger, witness, witness_remote                     what went in and came out, seen from outside
     invariants_log, invariants_remote                   the promises, each a check named by its id
 
-What it cannot see is what it models wrong: real stores, threads and sockets are judged by tests/unit/bus and tests/flow.
+What it cannot see is what it models wrong: tests/unit/bus and tests/flow judge real stores, threads and sockets.
 """

@@ -16,7 +16,7 @@ import numpy as np
 from framegate.contract.driver import BoundTag, DriverContext, Plan
 from framegate.contract.errors import DeviceRefused, FrameBroken, NoReply, NotConnected
 from framegate.contract.frame import Batch, Kind, TagId, ValueColumn, ValueType, uniform_quality, uniform_time
-from framegate.contract.ports import Catalogue
+from framegate.contract.ports import Catalogue, Clock
 from framegate.contract.quality import Quality
 from framegate.testing.scripted import Layout, ScriptedDriver, ScriptedPlan
 from framegate.testing.simulation.swarm import DeviceDraw
@@ -59,10 +59,10 @@ class SimDriver(ScriptedDriver):
         self.sink: WatchedSink | None = None
         self._draw, self._weather, self._counter, self._dice = draw, weather, counter, dice
         self._asked: Sequence[int] = ()
-        self._clock_now = lambda: 0
+        self._clock: Clock | None = None
 
     async def open(self, context: DriverContext) -> None:
-        self._clock_now = context.clock.now_ns
+        self._clock = context.clock
         await asyncio.sleep(self._dice.random() * LATENCY_S)
         if self._dice.random() < self._weather.faults:
             raise NotConnected("simulated device: unreachable")
@@ -101,9 +101,10 @@ class SimDriver(ScriptedDriver):
         return [self._batch(layout) for _ in range(rounds) for layout in layouts]
 
     def _batch(self, layout: Layout) -> Batch:
+        assert self._clock is not None
         rows = len(layout.tag)
         self._counter.value += 1
-        now_ns = self._clock_now()
+        now_ns = self._clock.now_ns()
         value = self._column(layout.kind, rows, self._counter.value)
         value.flags.writeable = False
         return Batch(layout.tag, value, uniform_quality(Quality.GOOD), uniform_time(now_ns), now_ns)
@@ -114,5 +115,10 @@ class SimDriver(ScriptedDriver):
             column[:] = [f"{number} {row} ".ljust(self._draw.text_bytes, "x") for row in range(rows)]
             return column
         if kind is Kind.BOOL:
-            return (np.arange(rows) + number) % 2 == 0
-        return (np.arange(rows) + number * 100).astype(kind.value)
+            return np.array([(number + row) % 2 == 0 for row in range(rows)], dtype=np.bool_)
+        first = number * 100
+        if kind is Kind.FLOAT:
+            return np.arange(first, first + rows, dtype=np.float64)
+        if kind is Kind.INT:
+            return np.arange(first, first + rows, dtype=np.int64)
+        return np.arange(first, first + rows, dtype=np.uint64)

@@ -74,9 +74,13 @@ class Medium:
 
     def kept(self, family: Family) -> dict[bytes, bytes]:
         """Entries that would survive the worst that is feared, as they were written; damaged ones left out."""
-        platter = self.platter
-        values = (platter.synced if self.is_power_feared else platter.view)[family].values
-        return {key: value for key, value in values.items() if (family, key) not in platter.flipped}
+        platter, synced = self.platter, self.platter.synced[family].values
+        values = synced if self.is_power_feared else platter.view[family].values
+        return {
+            key: value
+            for key, value in values.items()
+            if (family, key) not in platter.flipped or value is not synced.get(key)
+        }
 
     def kept_cursor(self, connector: str) -> int:
         """What would survive of a cursor, in the store or beside it; 0: nothing."""
@@ -127,13 +131,13 @@ class SimDisk:
             raise StoreFailed("simulated disk: Write stall", code=STALLED)
         size = sum(len(key) + len(value or b"") for _, key, value in changes)
         if size > self.bytes_free():
-            self._poison()
+            self.is_poisoned = True
             raise StoreFailed("simulated disk: No space left on device", code=FULL)
         changes = list(changes)
         if self._dice.random() < weather.write_error:
             if self._dice.random() < 0.5:  # the call failed, and the bytes may be there all the same
-                self.platter.write(changes)
-            self._poison()
+                self.platter.write(changes, is_doomed=True)
+            self.is_poisoned = True
             raise StoreFailed("simulated disk: IO error while writing", code=IO)
         self.platter.write(changes)
         self._point("written")
@@ -142,7 +146,8 @@ class SimDisk:
         self._point("sync")
         self._check()
         if self._dice.random() < self._weather.sync_error:
-            self._poison()
+            self.is_poisoned = True
+            self.platter.doom()
             raise StoreFailed("simulated disk: IO error while syncing", code=IO)
         self.platter.sync()
         self._point("synced")
@@ -191,10 +196,6 @@ class SimDisk:
         """What is found in its log is written out by a store that opens, and so is synced."""
         self.platter.settle(self._dice)
         self.platter.sync()
-
-    def _poison(self) -> None:
-        self.is_poisoned = True
-        self.platter.doom()
 
     def _check_alive(self) -> None:
         if not self._process.is_alive:

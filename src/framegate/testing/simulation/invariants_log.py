@@ -1,7 +1,7 @@
-"""The promises of the first two hops, device to bus and bus to log, and of time: each one a check with its id as its name.
+"""The promises from device to bus, from bus to log, and of time: each one a check with its id as its name.
 
 A check takes what a witness saw and returns what is broken, or "". None asks the code under test for its own opinion
-where the witness has seen the thing itself. The ids are those of ARCHITECTURE.md and of the modules that keep them.
+where a witness has seen the thing itself. The ids are those of ARCHITECTURE.md and of the modules that keep them.
 
 Not here: B3 (an upstream is acknowledged only after its rows are durable), because no protocol that has upstream
 acknowledgements reads into the gateway yet.

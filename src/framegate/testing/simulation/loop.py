@@ -116,7 +116,9 @@ class SimLoop(VirtualLoop):
 
     # -- what asyncio asks ----------------------------------------------------------------------------------------
 
-    def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.TimerHandle:
         life = LIFE.get() if context is None else context.get(LIFE)
         when += self.dice.random() * TIE_S
         if life is None:

@@ -66,7 +66,7 @@ class Platter:
     """What lies on one medium.
 
     rotten   keys of frames whose content was changed behind everybody's back, or is gone
-    flipped  entries of other families that were changed and not written since
+    flipped  entries of other families that were changed and not kept anew since
     spoiled  keys at which reading fails
     rotted   first and last position of every frame and gap that was ever made rotten
     on_written, on_kept, on_drop
@@ -89,12 +89,12 @@ class Platter:
     def size(self) -> int:
         return sum(table.size for table in self.view.values())
 
-    def write(self, changes: Sequence[Change]) -> None:
-        self.journal.append(Written(changes))
+    def write(self, changes: Sequence[Change], *, is_doomed: bool = False) -> None:
+        """is_doomed: the call failed, and the bytes may be there all the same"""
+        self.journal.append(Written(changes, is_doomed))
         self.on_written(changes)
         _apply(self.view, changes)
         for family, key, _ in changes:
-            self.flipped.pop((family, key), None)
             if family == "frames":
                 self.spoiled.pop(key, None)
 
@@ -109,16 +109,13 @@ class Platter:
 
     def settle(self, dice: Random) -> None:
         """The store is opened again: of the doomed writes some are found, oldest first, the others never were."""
-        if any(entry.is_doomed for entry in self.journal):
-            self.cut_power(dice)
+        sure = sum(not entry.is_doomed for entry in self.journal)
+        if sure < len(self.journal):
+            self._lose_from(dice.randint(sure, len(self.journal)))
 
     def cut_power(self, dice: Random) -> int:
         """Only what was synced is sure; returns the writes that were lost."""
-        self._keep(dice.randint(0, len(self.journal)))
-        lost = len(self.journal)
-        self.journal.clear()
-        self.view = {family: table.copy() for family, table in self.synced.items()}
-        return lost
+        return self._lose_from(dice.randint(0, len(self.journal)))
 
     def drop(self, family: Family, start: bytes, stop: bytes) -> None:
         """Files go at once, and for good: no sync is waited for."""
@@ -183,10 +180,18 @@ class Platter:
             self.rotten[first] = first + rows_of(self.view["frames"].values[key]) - 1
             self.rotted.append((first, self.rotten[first]))
 
+    def _lose_from(self, kept: int) -> int:
+        self._keep(kept)
+        lost = len(self.journal)
+        self.journal.clear()
+        self.view = {family: table.copy() for family, table in self.synced.items()}
+        return lost
+
     def _keep(self, count: int) -> None:
         for entry in self.journal[:count]:
             _apply(self.synced, entry.changes)
             for family, key, _ in entry.changes:
+                self.flipped.pop((family, key), None)
                 if family == "frames":
                     self.rotten.pop(first_of(key), None)
             self.on_kept(entry.changes)

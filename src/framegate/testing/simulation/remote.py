@@ -45,6 +45,10 @@ class Publish:
     positions: Sequence[int]
 
 
+def _nobody(message: Publish) -> None:
+    return
+
+
 @dataclass
 class SimBroker:
     """One remote, outside the gateway and its crashes.
@@ -53,6 +57,7 @@ class SimBroker:
     is_up     it accepts connections;  is_busy: it asks for patience instead of taking messages
     on_taken  told of each message that it has taken, in order
     refused   how often each message was refused, by its first position
+    attempts  to connect, so far
     """
 
     loop: SimLoop
@@ -60,16 +65,17 @@ class SimBroker:
     weather: NetWeather
     account: Account
     poison: frozenset[int]
-    on_taken: Callable[[Publish], None]
+    on_taken: Callable[[Publish], None] = _nobody
     is_up: bool = True
     is_busy: bool = False
     refused: dict[int, int] = field(default_factory=dict)
+    attempts: int = 0
     connections: list[Connection] = field(default_factory=list)
     _held_back: dict[Connection, int] = field(default_factory=dict)
-    _made: int = 0
 
     async def connect(self, client: SimConnector) -> Connection:
         """raises NotConnected; may never return"""
+        self.attempts += 1
         await asyncio.sleep(self.dice.random() * self.weather.delay_s * 2)
         if self.dice.random() < self.weather.mute:
             await asyncio.get_running_loop().create_future()

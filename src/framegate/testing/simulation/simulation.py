@@ -11,8 +11,9 @@ one run exactly; `trace` is a hash over everything that happened.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 from framegate.testing.simulation import invariants_remote as law
 from framegate.testing.simulation.faults import Faults
@@ -22,6 +23,7 @@ from framegate.testing.simulation.swarm import Swarm, draw
 from framegate.testing.simulation.witness import Break
 from framegate.testing.simulation.world import World
 
+Script: TypeAlias = Callable[[World], Coroutine[Any, Any, None]]
 LIVENESS_S = 60.0
 LOOK_S = 0.1  # how often it is looked whether something has broken, or all is done
 START_S = 40.0  # for a last, undisturbed start
@@ -56,19 +58,24 @@ class Report:
         return f"seed {self.seed}: {found}\nfaults {self.faults}\n{self.swarm}"
 
 
-def simulate(seed: int | str, *, swarm: Swarm | None = None, parts: Parts | None = None) -> Report:
-    """Run the simulation of a seed, in a drawn world or in the one given."""
+def simulate(
+    seed: int | str, *, swarm: Swarm | None = None, parts: Parts | None = None, script: Script | None = None
+) -> Report:
+    """Run the simulation of a seed, in a drawn world or in the one given.
+
+    script  what happens in the safety phase, in place of drawn faults
+    """
     world_drawn = swarm or draw(seed)
 
     async def run(loop: SimLoop) -> Report:
-        return await _Simulation(World(loop, seed, world_drawn, parts or Parts())).run()
+        return await _Simulation(World(loop, seed, world_drawn, parts or Parts()), script).run()
 
     return run_simulated(seed, run)
 
 
 class _Simulation:
-    def __init__(self, world: World) -> None:
-        self.world = world
+    def __init__(self, world: World, script: Script | None) -> None:
+        self.world, self.script = world, script
         self.faults = Faults(world)
         self.drained_s = 0.0
 
@@ -77,9 +84,12 @@ class _Simulation:
         began = loop.time()
         loop.late_chance, loop.late_s_max = world.swarm.late_chance, 0.3
         supervisor = asyncio.create_task(world.supervise())
-        faults = asyncio.create_task(self.faults.run())
-        await self._until(lambda: False, world.swarm.safety_s)
+        faults = asyncio.create_task(self.faults.run() if self.script is None else self.script(world))
+        await self._until(faults.done, world.swarm.safety_s)
         faults.cancel()
+        await asyncio.wait({faults})
+        if not faults.cancelled() and (error := faults.exception()) is not None:
+            loop.bugs.append(f"script: {type(error).__name__}: {error}")
         await self.faults.stop()
         if not self._is_broken:
             await self._live_on()
@@ -121,7 +131,7 @@ class _Simulation:
 
     async def _until(self, is_done: Callable[[], bool], seconds: float) -> None:
         end = self.world.loop.time() + seconds
-        while not self._is_broken and not is_done() and self.world.loop.time() < end:
+        while not self._is_broken and not is_done() and self.world.loop.time() < end:  # noqa: ASYNC110 - looks on
             await asyncio.sleep(LOOK_S)
 
     @property

@@ -50,20 +50,20 @@ class Witness:
         self.remotes: dict[str, RemoteWitness] = {}
         self.durable = 0
         self.rows = self.dropped = 0
-        self._loop, self._medium = loop, medium
+        self.loop, self.medium = loop, medium
         self._kept = 0  # last position that would survive
         self._lost: list[law.Range] = []  # tails that crashes took
         self.watch(medium.platter)
 
-    def check(self, law_: Callable[..., str], *what: object, **named: object) -> None:
+    def check(self, promise: Callable[..., str], /, *what: object, **named: object) -> None:
         """Note what a check has to say, under the id its name begins with."""
-        text = law_(*what, **named)
+        text = promise(*what, **named)
         if text:
-            self.broke(law_.__name__.partition("_")[0].upper(), text)
+            self.broke(promise.__name__.partition("_")[0].upper(), text)
 
     def broke(self, id_: str, text: str) -> None:
-        self.breaks.append(Break(id_, text, self._loop.time()))
-        self._loop.note(f"broken {id_} {text}")
+        self.breaks.append(Break(id_, text, self.loop.time()))
+        self.loop.note(f"broken {id_} {text}")
 
     def watch(self, platter: Platter) -> None:
         """Of another medium from now on."""
@@ -72,11 +72,11 @@ class Witness:
     # -- the medium -----------------------------------------------------------------------------------------------
 
     def _written(self, changes: Sequence[Change]) -> None:
-        if not self._medium.is_power_feared:
+        if not self.medium.is_power_feared:
             self._count(changes)
 
     def _synced(self, changes: Sequence[Change]) -> None:
-        if self._medium.is_power_feared:
+        if self.medium.is_power_feared:
             self._count(changes)
 
     def _count(self, changes: Sequence[Change]) -> None:
@@ -87,10 +87,10 @@ class Witness:
                 self._kept = max(self._kept, decode_gap(key, value).last)
 
     def _dropping(self, family: Family, stop: bytes) -> None:
-        self._loop.note(f"drop {family} {stop.hex()}")
+        self.loop.note(f"drop {family} {stop.hex()}")
         if family == "frames":
             cursors = {name: remote.durable_cursor for name, remote in self.remotes.items() if remote.has_begun}
-            self.check(law.i7_gap_before_deletion, first_of(stop), cursors, self._medium.kept_gaps())
+            self.check(law.i7_gap_before_deletion, first_of(stop), cursors, self.medium.kept_gaps())
 
     # -- lives ----------------------------------------------------------------------------------------------------
 
@@ -112,7 +112,7 @@ class Witness:
     def compare(self, store: Store, disk: SimDisk) -> None:
         """Read the whole log and hold it against the ledger."""
         missing: list[law.Range] = []
-        platter = self._medium.platter
+        platter = self.medium.platter
         replay = Replay(disk, store.books.layouts.column, lambda first, last, _why: missing.append((first, last)))
         trim, head = store.books.trim, store.wal.head
         placed = [item for item in replay.verified(trim, head) if item.first >= trim]
@@ -125,7 +125,7 @@ class Witness:
             self.check(law.i9_record_has_its_names, item.batch.tag.tolist(), named)
 
     def check_gaps(self, store: Store) -> None:
-        lost = [*self._lost, *self._medium.platter.rotted]
+        lost = [*self._lost, *self.medium.platter.rotted]
         self.check(law.i6_gap_names_what_is_lost, store.books.gaps.all(), lost)
 
     def sink(self, inner: FrameSink, store: Store, metrics: Metrics, process: Process) -> WatchedSink:
@@ -133,7 +133,7 @@ class Witness:
 
     def durable_moved(self, durable: int, disk: SimDisk) -> None:
         """The gateway calls everything up to here durable."""
-        self._loop.note(f"durable {durable}")
+        self.loop.note(f"durable {durable}")
         self.check(law.i1_durable_head_is_synced, durable, self._kept)
         self.check(law.i5_failed_handle_is_not_believed, is_poisoned=disk.is_poisoned, durable=durable)
         self.durable = max(self.durable, durable)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
+from typing import Protocol
 
 from framegate.bus.store import Store
 from framegate.contract.connector import Window
@@ -24,7 +25,19 @@ from framegate.testing.simulation.loop import Process, SimLoop
 from framegate.testing.simulation.remote import Publish, SimBroker
 
 CURSOR_LAG_S = 1.5  # linger of a cursor, two pieces of work of a quick disk, and a late loop
-Check = Callable[..., None]
+
+
+class LogWitness(Protocol):
+    """Who sees the log's side; `kept`: last position that would survive a crash."""
+
+    ledger: Ledger
+    medium: Medium
+    loop: SimLoop
+
+    @property
+    def kept(self) -> int: ...
+
+    def check(self, promise: Callable[..., str], /, *what: object, **named: object) -> None: ...
 
 
 class RemoteWitness:
@@ -36,16 +49,7 @@ class RemoteWitness:
     """
 
     def __init__(
-        self,
-        name: str,
-        broker: SimBroker,
-        options: OutboxOptions,
-        batch_rows_max: int,
-        check: Check,
-        ledger: Ledger,
-        medium: Medium,
-        loop: SimLoop,
-        kept: Callable[[], int],
+        self, log: LogWitness, name: str, broker: SimBroker, options: OutboxOptions, batch_rows_max: int
     ) -> None:
         self.name, self.broker, self.options = name, broker, options
         self.begun_at: int | None = None
@@ -54,7 +58,8 @@ class RemoteWitness:
         self.answered: set[int] = set()
         self.set_aside: dict[int, None] = {}  # positions in dead letters
         self._batch_rows_max = batch_rows_max
-        self._check, self._ledger, self._medium, self._loop, self._kept = check, ledger, medium, loop, kept
+        self._log, self._check = log, log.check
+        broker.on_taken = self.arrived
         self._store: Store | None = None
         self._next = 1  # on this connection: what must be sent next at the latest
         self._commits: list[tuple[float, int]] = []
@@ -74,7 +79,7 @@ class RemoteWitness:
     @property
     def durable_cursor(self) -> int:
         """What a crash would leave of the cursor at least."""
-        return self._medium.kept_cursor(self.name)
+        return self._log.medium.kept_cursor(self.name)
 
     def lives(self, store: Store) -> None:
         """A new life of the gateway; its outbox will load the cursor."""
@@ -88,7 +93,7 @@ class RemoteWitness:
 
     def owed_cursor(self, calm_s: float) -> None:
         """The disk was well for so long: cursors older than their lag must be durable."""
-        owed = self.cursor_at(self._loop.time() - CURSOR_LAG_S)
+        owed = self.cursor_at(self._log.loop.time() - CURSOR_LAG_S)
         if calm_s > 2 * CURSOR_LAG_S and owed is not None:
             self._check(law.o5_cursor_is_durable_in_time, self.durable_cursor, owed, CURSOR_LAG_S)
 
@@ -107,13 +112,13 @@ class RemoteWitness:
             self.cursor = position
 
     def committed(self, position: Position) -> None:
-        self._loop.note(f"cursor {self.name} {position}")
+        self._log.loop.note(f"cursor {self.name} {position}")
         if self.begun_at is None:
             self.begun_at = self.cursor = self.sent = position
         self._check(law.o1_cursor_never_moves_back, self.cursor, position)
         self._check(law.o2_cursor_covers_what_was_answered, self.cursor, position, self.answered, self.explained())
         self.cursor = position
-        self._commits.append((self._loop.time(), position))
+        self._commits.append((self._log.loop.time(), position))
 
     # -- on the way -----------------------------------------------------------------------------------------------
 
@@ -121,9 +126,9 @@ class RemoteWitness:
         self._next = self.cursor + 1
 
     def sending(self, window: Window) -> None:
-        self._loop.note(f"send {self.name} {window.first}-{window.last}")
+        self._log.loop.note(f"send {self.name} {window.first}-{window.last}")
         if any(window.rows):  # the notice of a gap may leave at once: no row is in it
-            self._check(i4_nothing_leaves_before_it_is_durable, window.last, self._kept())
+            self._check(i4_nothing_leaves_before_it_is_durable, window.last, self._log.kept)
         self._check_order(window)
         self.sent = max(self.sent, window.last)
         in_flight = sum(last - first + 1 for first, last in uncovered(self.cursor + 1, self._next - 1, self._gaps()))
@@ -142,9 +147,9 @@ class RemoteWitness:
             if position in self._compared:
                 continue
             self._compared.add(position)
-            row = self._ledger.row(position)
+            row = self._log.ledger.row(position)
             name = "" if row is None or self._store is None else self._store.catalogue.tag(row.tag).name
-            self._check(law.o6_row_arrives_as_it_was_taken, self._ledger, account.frames[position], name)
+            self._check(law.o6_row_arrives_as_it_was_taken, self._log.ledger, account.frames[position], name)
 
     def set_apart(self, letter: DeadLetter) -> None:
         positions = self.account.positions(letter.payload)

@@ -172,13 +172,6 @@ class World:
         draw = self.draws[name]
         dice = Random(f"{self.seed} {name}")  # noqa: S311 - a simulation must be repeatable
         account = Account(draw.encoding)
-        broker = SimBroker(
-            self.loop, dice, self.net_weather[name], account, draw.poison, lambda message: remote.arrived(message)
-        )
-        witness = self.witness
-        remote = RemoteWitness(
-            name, broker, draw.options, self.swarm.batch_rows_max, witness.check, witness.ledger, self.medium,
-            self.loop, lambda: witness.kept,
-        )  # fmt: skip
-        witness.remotes[name] = remote
+        broker = SimBroker(self.loop, dice, self.net_weather[name], account, draw.poison)
+        self.witness.remotes[name] = RemoteWitness(self.witness, name, broker, draw.options, self.swarm.batch_rows_max)
         return broker
