@@ -1,4 +1,4 @@
-"""Delivery under simulated faults: whatever a seed draws, every promise holds. A failure prints the seed that replays it."""
+"""Delivery under simulated faults: whatever a seed draws, every promise holds. A failure names the seed to replay."""
 
 from __future__ import annotations
 

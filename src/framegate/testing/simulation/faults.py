@@ -11,6 +11,7 @@ from random import Random
 
 from framegate.contract.ports import Family
 from framegate.testing.simulation import invariants_log as law
+from framegate.testing.simulation.platter import first_of
 from framegate.testing.simulation.remote import SimBroker
 from framegate.testing.simulation.world import World
 
@@ -20,6 +21,7 @@ STEP_TOLD_FROM_S = 6.0
 REPAIR_S = 35.0  # the longest wait of a store between two attempts to reopen, and some
 SETTLE_S = 3.0
 CURSOR_WAIT_S = 5.0
+NEWEST_CHANCE = 0.3  # damage hits the newest entry, where the log ends
 ROTTING: Sequence[Family] = ("frames", "frames", "frames", "cursors", "catalogue", "gaps")
 
 
@@ -200,12 +202,17 @@ class Faults:
                 self.world.witness.check(law.i8_full_disk_keeps_cursors, remote.durable_cursor, owed)
 
     async def _damage(self) -> None:
-        platter = self.world.medium.platter
-        family = self._dice.choice(ROTTING)
-        keys = platter.settled_keys(family)
+        """One entry is not what it was, or cannot be read.
+
+        Rows are hit only as far as the mark outside the store would tell of them after a power cut: damage to the last
+        second before a power cut is two faults at once, and nothing is left that knows which positions were given.
+        """
+        medium, family = self.world.medium, self._dice.choice(ROTTING)
+        platter, marked = medium.platter, max(mark.position for _, mark in medium.synced_slots)
+        keys = [key for key in platter.settled_keys(family) if family != "frames" or first_of(key) <= marked]
         if not keys:
             return
-        key = self._dice.choice(keys)
+        key = max(keys) if self._dice.random() < NEWEST_CHANCE else self._dice.choice(keys)
         if family != "frames":
             platter.flip(family, key, self._dice)
             return

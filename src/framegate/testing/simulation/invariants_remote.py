@@ -8,7 +8,7 @@ only poison is.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
 from framegate.contract.quality import is_bad
@@ -36,17 +36,9 @@ def o2_cursor_covers_what_was_answered(
     return ""
 
 
-def o3_everything_durable_has_arrived(
-    after: int, durable: int, arrived: AbstractSet[int] | Mapping[int, object], explained: Iterable[Range]
-) -> str:
+def o3_everything_durable_has_arrived(missing: Sequence[int]) -> str:
     """With the remote in reach, everything durable is at the remote, in a gap or a dead letter, in time."""
-    lost = [
-        position
-        for first, last in uncovered(after + 1, durable, explained)
-        for position in range(first, last + 1)
-        if position not in arrived
-    ]
-    return f"{len(lost)} positions never arrived, the first is {lost[0]}" if lost else ""
+    return f"{len(missing)} positions never arrived, the first is {missing[0]}" if missing else ""
 
 
 def o3_cursor_reaches_the_end(cursor: int, durable: int, seconds: float) -> str:
@@ -97,3 +89,13 @@ def o7_only_poison_is_set_aside(positions: Iterable[int], poison: AbstractSet[in
     if not any(position in poison for position in place):
         return f"positions {place} were set aside, and the remote would have taken them"
     return "" if refused > tries else f"positions {place} were set aside after {refused} refusals, {tries} are too few"
+
+
+def not_arrived(after: int, durable: int, arrived: Mapping[int, object], explained: Iterable[Range]) -> list[int]:
+    """Positions behind `after` that are durable, and neither at the remote nor explained."""
+    return [
+        position
+        for first, last in uncovered(after + 1, durable, explained)
+        for position in range(first, last + 1)
+        if position not in arrived
+    ]

@@ -31,7 +31,7 @@ START_S = 40.0  # for a last, undisturbed start
 
 @dataclass(slots=True)
 class Report:
-    """What one simulation found; counts are of rows unless they say otherwise.
+    """What one simulation found; counts are of rows unless they say otherwise, over all connectors.
 
     drained_s  from the last fault until everything had arrived
     """
@@ -45,7 +45,10 @@ class Report:
     rows: int = 0
     dropped: int = 0
     gap_rows: int = 0
+    largest_gap: int = 0
     arrived: int = 0
+    lost: int = 0
+    out_of_order: int = 0
     repeats: int = 0
     set_aside: int = 0
     crashes: int = 0
@@ -140,23 +143,28 @@ class _Simulation:
 
     def _report(self, seconds: float) -> Report:
         world, witness, trace = self.world, self.world.witness, self.world.loop.trace
-        accounts = [remote.account for remote in witness.remotes.values()]
+        remotes = witness.remotes.values()
+        accounts = [remote.account for remote in remotes]
+        gaps = [gap.last - gap.first + 1 for gap in world.medium.kept_gaps()]
         bugs = [Break("BUG", text, world.loop.time()) for text in world.loop.bugs]
         return Report(
-            world.seed,
-            world.swarm,
-            [*witness.breaks, *bugs],
-            trace.digest(),
-            trace.events,
-            seconds,
-            witness.rows,
-            witness.dropped,
-            sum(gap.last - gap.first + 1 for gap in world.medium.kept_gaps()),
-            sum(len(account.frames) for account in accounts),
-            sum(account.repeats for account in accounts),
-            sum(len(remote.set_aside) for remote in witness.remotes.values()),
-            world.crashes,
-            world.power_cuts,
-            self.drained_s,
-            self.faults.counts,
+            seed=world.seed,
+            swarm=world.swarm,
+            breaks=[*witness.breaks, *bugs],
+            trace=trace.digest(),
+            events=trace.events,
+            seconds=seconds,
+            rows=witness.rows,
+            dropped=witness.dropped,
+            gap_rows=sum(gaps),
+            largest_gap=max(gaps, default=0),
+            arrived=sum(len(account.frames) for account in accounts),
+            lost=sum(remote.lost for remote in remotes),
+            out_of_order=sum(account.out_of_order for account in accounts),
+            repeats=sum(account.repeats for account in accounts),
+            set_aside=sum(len(remote.set_aside) for remote in remotes),
+            crashes=world.crashes,
+            power_cuts=world.power_cuts,
+            drained_s=self.drained_s,
+            faults=self.faults.counts,
         )

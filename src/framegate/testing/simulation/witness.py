@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+from framegate.bus.books import Books
 from framegate.bus.gaps import decode_gap
 from framegate.bus.replay import Replay
 from framegate.bus.store import Store
-from framegate.contract.frame import Batch, Position
-from framegate.contract.ports import Change, Family, FrameSink
+from framegate.contract.frame import Batch, Placed, Position
+from framegate.contract.ports import Change, Disk, Family, FrameSink
 from framegate.contract.quality import is_bad
 from framegate.observe.metrics import Metrics
 from framegate.testing.simulation import invariants_log as law
@@ -111,14 +112,12 @@ class Witness:
 
     def compare(self, store: Store, disk: SimDisk) -> None:
         """Read the whole log and hold it against the ledger."""
-        missing: list[law.Range] = []
-        platter = self.medium.platter
-        replay = Replay(disk, store.books.layouts.column, lambda first, last, _why: missing.append((first, last)))
-        trim, head = store.books.trim, store.wal.head
-        placed = [item for item in replay.verified(trim, head) if item.first >= trim]
-        self.check(law.i1_rows_read_back_identical, self.ledger, (item for item in placed if item.last <= self.durable))
+        placed, missing = read_back(disk, store.books, store.wal.head)
+        durable = (item for item in placed if item.last <= self.durable)
+        self.check(law.i1_rows_read_back_identical, self.ledger, durable)
         self.check(law.i3_tail_is_whole, self.ledger, placed, self.durable)
-        self.check(law.i2_log_has_no_hole, missing, store.books.gaps.all(), list(platter.rotten.items()))
+        rotten = list(self.medium.platter.rotten.items())
+        self.check(law.i2_log_has_no_hole, missing, store.books.gaps.all(), rotten)
         self.check_gaps(store)
         named = len(store.catalogue)
         for item in placed:
@@ -141,6 +140,13 @@ class Witness:
     @property
     def kept(self) -> int:
         return self._kept
+
+
+def read_back(disk: Disk, books: Books, head: int) -> tuple[list[Placed], list[law.Range]]:
+    """Every record that can be read, and the ranges that cannot, from the oldest row kept to the head."""
+    missing: list[law.Range] = []
+    replay = Replay(disk, books.layouts.column, lambda first, last, _why: missing.append((first, last)))
+    return [item for item in replay.verified(books.trim, head) if item.first >= books.trim], missing
 
 
 class WatchedSink:

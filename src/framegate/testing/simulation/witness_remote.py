@@ -43,6 +43,7 @@ class LogWitness(Protocol):
 class RemoteWitness:
     """One connector over all lives of the gateway.
 
+    lost       rows that had not arrived and were not explained when they should have been
     begun_at   cursor with which the connector began for the first time; nothing before it is owed
     sent       last position that was ever handed to the network
     in_flight_max  most rows that were on their way at once
@@ -54,7 +55,7 @@ class RemoteWitness:
         self.name, self.broker, self.options = name, broker, options
         self.begun_at: int | None = None
         self.sent = self.cursor = 0
-        self.in_flight_max = 0
+        self.in_flight_max = self.lost = 0
         self.answered: set[int] = set()
         self.set_aside: dict[int, None] = {}  # positions in dead letters
         self._batch_rows_max = batch_rows_max
@@ -160,8 +161,10 @@ class RemoteWitness:
     # -- at the end -----------------------------------------------------------------------------------------------
 
     def check_arrival(self, durable: int) -> None:
-        after = self.begun_at or 0
-        self._check(law.o3_everything_durable_has_arrived, after, durable, self.account.frames, self.explained())
+        after, explained = self.begun_at or 0, self.explained()
+        missing = law.not_arrived(after, durable, self.account.frames, explained)
+        self.lost = len(missing)
+        self._check(law.o3_everything_durable_has_arrived, missing)
 
     def explained(self) -> list[Range]:
         return [*self._gaps(), *self._old_gaps, *((position, position) for position in self.set_aside)]
