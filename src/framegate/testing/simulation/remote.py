@@ -1,7 +1,8 @@
 """A broker that never forgets what it acknowledged, and a connector that speaks to it over the simulated network.
 
 The broker takes each message, refuses it for good (poison), or asks for patience (busy); once it has asked, it takes
-nothing newer on that connection before the refused message has come again, as a receiver that keeps order must.
+nothing newer on that connection before the refused message has come again, as a receiver that keeps order must: one
+that took the later messages of a pipeline would itself put them out of order.
 The connector keeps the contract of contract/connector.py, with or without a session that survives a reconnect.
 """
 
@@ -109,7 +110,6 @@ class SimBroker:
     def _gone(self, connection: Connection) -> None:
         if connection in self.connections:
             self.connections.remove(connection)
-        self._held_back.pop(connection, None)
 
     def _received(self, connection: Connection, message: Publish) -> None:
         answer = self._answer(connection, message)
