@@ -241,7 +241,7 @@ StoreMachine.TestCase.settings = settings(
     print_blob=True, max_examples=6, stateful_step_count=20, deadline=None, derandomize=True, database=None
 )
 CampaignMachine.TestCase.settings = settings(
-    print_blob=True, max_examples=200, stateful_step_count=50, deadline=None, database=None
+    print_blob=True, max_examples=60, stateful_step_count=40, deadline=None, database=None
 )
 test_real_store_keeps_every_promise = StoreMachine.TestCase
-test_real_store_keeps_every_promise_campaign = pytest.mark.campaign(CampaignMachine.TestCase)
+test_real_store_keeps_every_promise_campaign = pytest.mark.timeout(900)(pytest.mark.campaign(CampaignMachine.TestCase))

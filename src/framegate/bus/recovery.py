@@ -34,6 +34,9 @@ class Recovered:
 class Spare(Protocol):
     """Space held back for a full disk."""
 
+    @property
+    def is_held(self) -> bool: ...
+
     def take(self, bytes_free: int, reserve: int) -> None:
         """Hold the space back if there is plenty."""
 
