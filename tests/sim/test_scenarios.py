@@ -1,0 +1,83 @@
+"""Scenarios of their own, in virtual time: an hour without the broker, and a wall clock that jumps."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from framegate.bus.options import StoreOptions
+from framegate.northbound.options import OutboxOptions
+from framegate.testing.fakes import START_NS
+from framegate.testing.simulation import invariants_log as law
+from framegate.testing.simulation.simulation import LIVENESS_S, simulate
+from framegate.testing.simulation.swarm import ConnectorDraw, DeviceDraw, Swarm
+from framegate.testing.simulation.world import World
+
+PERIOD_S = 2.0
+DEVICE = DeviceDraw(period_s=PERIOD_S, tags=5, burst=1, text_bytes=0)
+KINDS = 5  # one batch of one row for each of them in a scan
+CONNECTOR = ConnectorDraw(OutboxOptions(), "json-batch", 32, keeps_session=False, poison=frozenset())
+DAY_S = 86_400.0
+YEAR_2038_S = 2**31 - START_NS / 1e9
+
+
+def quiet_world(safety_s: float) -> Swarm:
+    return Swarm(
+        safety_s=safety_s,
+        store=StoreOptions(retention_age_s=2 * 3_600.0, reserve_bytes=0, ballast_bytes=0, ring_rows=1_000),
+        devices=(DEVICE,),
+        connectors=(CONNECTOR, CONNECTOR),
+        faults={},
+        fault_wait_s=1.0,
+        late_chance=0.0,
+    )
+
+
+def test_broker_away_for_an_hour_gets_everything_in_order_when_it_is_back() -> None:
+    hour_s = 3_600.0
+    tries: list[int] = []
+
+    async def script(world: World) -> None:
+        await asyncio.sleep(10)
+        broker = world.brokers["c0"]
+        broker.is_up = False
+        broker.cut("the broker stopped")
+        await asyncio.sleep(hour_s)
+        assert world.gateway is not None
+        tries.append(broker.attempts)
+        assert world.witness.remotes["c1"].cursor == world.witness.durable  # its neighbour never noticed
+        broker.is_up = True
+        await asyncio.sleep(40)
+
+    report = simulate(1, swarm=quiet_world(2 * hour_s), script=script)
+    assert not report.breaks, report
+    rows = round(hour_s / PERIOD_S) * DEVICE.tags
+    assert report.rows >= rows
+    assert report.arrived == 2 * report.rows
+    assert report.drained_s <= LIVENESS_S
+    assert report.repeats <= CONNECTOR.options.window_rows * CONNECTOR.options.windows_in_flight
+    assert hour_s / 30 <= tries[0] <= hour_s / 15 + 10  # back-off grows to 15 to 30 s and stays there
+
+
+@pytest.mark.parametrize(
+    "step_s", [DAY_S, -3_600.0, -10 * 365 * DAY_S, YEAR_2038_S], ids=["+1 d", "-1 h", "-10 y", "2038"]
+)
+def test_wall_clock_that_jumps_moves_no_timer_and_no_row(step_s: float) -> None:
+    before_s = after_s = 60.0
+
+    async def script(world: World) -> None:
+        await asyncio.sleep(before_s)
+        turns, scans = world.loop.turns, world.counters[0].value
+        world.clock.step_wall(step_s)
+        await asyncio.sleep(after_s)
+        assert world.gateway is not None
+        turned, scanned = world.loop.turns - turns, world.counters[0].value - scans
+        world.witness.check(law.t1_wall_clock_moves_no_timer, turned, after_s, 2 * turns / before_s)
+        assert abs(scanned - KINDS * after_s / PERIOD_S) <= KINDS, "scans were skipped or ran twice"
+        steps = world.gateway.log.events("wal_clock_stepped")
+        assert [event["step_s"] for event in steps] == [pytest.approx(step_s, abs=0.1)]
+
+    report = simulate(2, swarm=quiet_world(before_s + after_s + 1), script=script)
+    assert not report.breaks, report
+    assert (report.gap_rows, report.arrived, report.repeats) == (0, 2 * report.rows, 0)
