@@ -13,7 +13,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-PROBE_DEADLINE_S = 10.0
+# RocksDB replays at most LOG_FILES_BYTES_MAX here: 5 MB/s is enough. With what follows a hang, setting the store aside
+# and carrying its tables over, the gateway starts within 10 s.
+PROBE_DEADLINE_S = 7.0
 PROBE_BUFFER_BYTES = 8 << 20
 READ_ONLY = "read_only"
 HUNG = "Corruption: opening does not end"

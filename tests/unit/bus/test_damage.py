@@ -220,6 +220,21 @@ async def test_store_that_hangs_in_open_is_set_aside_after_the_deadline(
     assert lost > 0, "rows in the log that cannot be opened are lost, and named"
 
 
+@pytest.mark.campaign
+async def test_log_record_that_makes_the_store_spin_is_left_behind_in_time(
+    filled: Path, open_at: OpenAt, bus_on: BusOn
+) -> None:
+    """A record type of recycled logs in a log that is none: RocksDB reads it for ever (log::Reader::ReadRecord)."""
+    newest = max((filled / "store").glob("*.log"), key=lambda path: path.stat().st_size)
+    content = bytearray(newest.read_bytes())
+    second = 7 + int.from_bytes(content[4:6], "little")  # behind check sum, length and type of the first
+    content[second + 6] = 5
+    newest.write_bytes(content)
+    rows, lost = await check(filled, open_at, bus_on)
+    assert rows > 0
+    assert lost > 0
+
+
 async def test_quarantines_are_bounded(filled: Path, open_at: OpenAt, log: Any) -> None:
     for _ in range(QUARANTINES_MAX + 2):
         (filled / "store" / "CURRENT").write_bytes(b"x")
