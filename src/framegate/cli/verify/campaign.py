@@ -16,11 +16,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from framegate.cli.verify import damage
+from framegate.cli.verify import damage, kill
 from framegate.cli.verify.experiment import Experiment, PromiseBroken, Result, Scratch
 from framegate.contract.errors import GatewayError, Misconfigured
 
-EXPERIMENTS: tuple[Experiment, ...] = (damage.EXPERIMENT,)
+EXPERIMENTS: tuple[Experiment, ...] = (kill.EXPERIMENT, damage.EXPERIMENT)
 """In the order in which they run. To add one: a module with `EXPERIMENT`, an import, and its name here."""
 SEED_MAX = 1 << 32
 
