@@ -1,5 +1,6 @@
-"""Try a store in a child process before the gateway opens it: one flipped bit can make RocksDB spin in open() for ever.
+"""Try a store in a child process before the gateway opens it: damage can make RocksDB spin in open() for ever.
 
+The one way that is known is looked for first (logfile.py); the deadline is for those that are not.
 `python -m framegate.bus.probe FOLDER [read_only]` opens, closes and says nothing, or prints RocksDB's text and ends
 with 1. The child does the work of recovery too, so the gateway's own open is short.
 """
@@ -58,8 +59,13 @@ def main() -> int:
     """Open and close the store named on the command line."""
     from rocksdict import AccessType, Rdict  # noqa: PLC0415 - the parent needs none of it
 
+    from framegate.bus.logfile import endless_records  # noqa: PLC0415 - as above
     from framegate.bus.tuning import family_options, store_options  # noqa: PLC0415 - as above
 
+    for log in sorted(Path(sys.argv[1]).glob("*.log")):
+        if any(endless_records(log.read_bytes())):
+            print(f"Corruption: {log.name} holds a record of a recycled log")  # noqa: T201 - the answer of this process
+            return 1
     is_read_only = sys.argv[2:] == [READ_ONLY]
     access = AccessType.read_only(False) if is_read_only else AccessType.read_write()
     try:
