@@ -315,7 +315,7 @@ async def _gateways(scratch: Scratch, result: Result, dice: random.Random) -> No
             await rig.uplink.mend()
             rig.start()
             found.slowest_recovery_s = await rig.delivered(full.wal.durable)
-            rig.judge(found, rig.account.newest, losses=2)
+            rig.judge(found, rig.account.newest, losses=2, may_announce=True)
         result.lost += found.lost
         result.duplicated += found.duplicated
         result.out_of_order += found.out_of_order
