@@ -15,11 +15,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from framegate.cli.verify import damage, kill, power_cut
+from framegate.cli.verify import damage, disk_full, kill, power_cut, sync_fault
 from framegate.cli.verify.experiment import Experiment, PromiseBroken, Result, Scratch
 from framegate.contract.errors import GatewayError, Misconfigured
 
-EXPERIMENTS: tuple[Experiment, ...] = (kill.EXPERIMENT, power_cut.EXPERIMENT, damage.EXPERIMENT)
+EXPERIMENTS: tuple[Experiment, ...] = (
+    kill.EXPERIMENT,
+    power_cut.EXPERIMENT,
+    sync_fault.EXPERIMENT,
+    disk_full.EXPERIMENT,
+    damage.EXPERIMENT,
+)
 """In the order in which they run. To add one: a module with `EXPERIMENT`, an import, and its name here."""
 SEED_MAX = 1 << 32
 
