@@ -8,7 +8,9 @@ with 1. The child does the work of recovery too, so the gateway's own open is sh
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -19,6 +21,8 @@ from pathlib import Path
 PROBE_DEADLINE_S = 7.0
 PROBE_BUFFER_BYTES = 8 << 20
 READ_ONLY = "read_only"
+PARENT = "EDGE_PARENT_PID"
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 HUNG = "Corruption: opening does not end"
 _CHILD_DIED = "Corruption: the process that tried to open it ended with {}"
 
@@ -43,7 +47,7 @@ def run_child(module: str, *arguments: str, deadline_s: float) -> tuple[int, str
     with contextlib.suppress(subprocess.TimeoutExpired):
         done = subprocess.run(
             command,
-            env={**os.environ, "PYTHONPATH": path},
+            env={**os.environ, "PYTHONPATH": path, PARENT: str(os.getpid())},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -55,8 +59,16 @@ def run_child(module: str, *arguments: str, deadline_s: float) -> tuple[int, str
     return None
 
 
+def die_with_parent() -> None:
+    """Called by such a child first: left behind, it would hold the store's lock against the gateway's next start."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != int(os.environ.get(PARENT, os.getppid())):  # it was gone before
+        sys.exit(1)
+
+
 def main() -> int:
     """Open and close the store named on the command line."""
+    die_with_parent()
     from rocksdict import AccessType, Rdict  # noqa: PLC0415 - the parent needs none of it
 
     from framegate.bus.logfile import endless_records  # noqa: PLC0415 - as above

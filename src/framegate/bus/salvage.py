@@ -26,6 +26,7 @@ from framegate.bus.fault import STALLED
 from framegate.bus.logfile import disarmed
 from framegate.bus.mark import NO_MARK
 from framegate.bus.options import StoreOptions
+from framegate.bus.probe import die_with_parent
 from framegate.bus.record import RECORD_ROWS_MAX, encode, key_of
 from framegate.bus.recovery import POSITION_MAX
 from framegate.bus.replay import Replay
@@ -158,6 +159,7 @@ def _write(disk: RocksDisk, changes: list[Change]) -> None:
 
 def main() -> int:
     """Salvage as the command line says."""
+    die_with_parent()
     source, target, mode, first, tags, budget_s = sys.argv[1:]
     shutil.rmtree(target, ignore_errors=True)
     try:
