@@ -28,6 +28,7 @@ ANY_TIME_S = 1.2
 FLOW_S = 0.4
 PLAIN_EVERY = 20
 JUDGE_EVERY = 50
+BROKEN_MAX = 10
 HITS_MIN = 30  # of every phase, in a full run
 ROUNDS, ROUNDS_FULL = 24, 1_000
 ANY_TIME, PLAIN = "any time", "plain program"
@@ -47,7 +48,7 @@ async def run(scratch: Scratch) -> Result:
             result.rounds = number
             if number % JUDGE_EVERY == 0 or number == len(phases):
                 await deaths.deliver()
-                if result.broken:
+                if len(result.broken) >= BROKEN_MAX:
                     break
             if number % 10 == 0:
                 scratch.say(f"{number:,} of {len(phases):,} deaths, {len(rig.account.frames):,} rows acknowledged")
