@@ -193,6 +193,18 @@ def test_signal_ends_it_tidily(number: signal.Signals, tmp_path: Path) -> None:
     assert not Path(told.read_text()).parent.exists()
 
 
+@pytest.mark.parametrize(("load", "is_judged"), [(0.5, True), (100.0, False)])
+def test_late_is_broken_only_where_the_machine_had_time(
+    load: float, is_judged: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.getloadavg", lambda: (load, load, load))
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    result = Result()
+    result.late("ready after 4 s only")
+    assert result.broken == (["ready after 4 s only"] if is_judged else [])
+    assert result.figures == ({} if is_judged else {"not judged": "ready after 4 s only; load 100 on 2 cores"})
+
+
 def frame(position: int, value: int | None) -> Frame:
     return Frame(position, "n0", value, 1, 0)
 
