@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
-
 BUSY_LOAD = 1.5  # processes that want to run, for each core
 
 
