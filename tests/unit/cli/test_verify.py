@@ -97,6 +97,13 @@ def test_skipped_experiment_is_named_and_breaks_nothing(capsys: pytest.CaptureFi
     assert "not shown on this machine: unfit" in err
 
 
+def test_nothing_shown_is_no_promise_held(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify-delivery", "--only", "unfit"]) == exits.OK
+    out, err = capsys.readouterr()
+    assert json.loads(out)["verdict"] == "skipped"
+    assert "Nothing was shown; not shown on this machine: unfit." in err
+
+
 @pytest.mark.parametrize("name", ["late", "torn"])
 def test_experiment_that_cannot_go_on_is_broken_and_the_others_run(
     name: str, capsys: pytest.CaptureFixture[str]
