@@ -18,6 +18,8 @@ import orjson
 from rocksdict import DBRecoveryMode, Rdict
 
 from framegate.bus.carry import carry_over
+from framegate.bus.logfile import disarmed
+from framegate.bus.probe import die_with_parent
 from framegate.bus.rocks import RocksDisk, fault_of
 from framegate.bus.tuning import store_options
 from framegate.contract.errors import StoreFailed
@@ -62,7 +64,9 @@ def _copy_files(source: Path, work: Path, *, with_log: bool) -> None:
     for file in source.iterdir():
         if file.suffix == ".sst":  # never changed once written
             os.link(file, work / file.name)
-        elif file.name != "LOCK" and (with_log or file.suffix != ".log"):
+        elif file.suffix == ".log" and with_log:
+            (work / file.name).write_bytes(disarmed(file.read_bytes()))
+        elif file.suffix != ".log" and file.name != "LOCK":
             shutil.copyfile(file, work / file.name)
     lists = sorted(path.name for path in work.glob("MANIFEST-*"))
     if lists:  # CURRENT names the newest; it may be what is damaged
@@ -78,6 +82,7 @@ def _repair(work: Path) -> None:
 
 def main() -> int:
     """Salvage as the command line says."""
+    die_with_parent()
     source, target, mode, first, tags, budget_s = sys.argv[1:]
     shutil.rmtree(target, ignore_errors=True)
     try:

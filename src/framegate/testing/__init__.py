@@ -7,6 +7,8 @@
     account        what reached a remote: lost, repeated, out of order
     simulation     a whole gateway in a simulated world, and every promise of delivery as a check
 
+    plant          tables of a small plant, and the gateway as a process of its own
+
 Plugins' own tests may import from here; product code never does, apart from the verbs that test: the demo, and
-`edge verify-delivery`.
+`edge verify-delivery`, which examines the installed gateway.
 """

@@ -19,7 +19,7 @@ from framegate.bus.bus import Bus
 from framegate.bus.fault import IO
 from framegate.bus.opening import QUARANTINES_MAX, open_disk
 from framegate.bus.options import StoreOptions
-from framegate.bus.probe import run_child
+from framegate.bus.probe import PROBE_DEADLINE_S, run_child
 from framegate.bus.record import key_of
 from framegate.bus.rocks import RocksDisk
 from framegate.bus.store import Store
@@ -204,9 +204,10 @@ async def test_torn_end_of_the_log_is_named_when_it_was_durable(
     assert rows + lost == ROWS * BATCHES - CURSOR
 
 
-async def test_garbage_behind_the_log_loses_nothing(filled: Path, open_at: OpenAt, bus_on: BusOn) -> None:
+@pytest.mark.parametrize("tail", [bytes(4096), bytes(range(1, 8)), b"\1\2\3\4\0\0\5", b"\0\0\0\0\0\0\6" * 600])
+async def test_garbage_behind_the_log_loses_nothing(filled: Path, open_at: OpenAt, bus_on: BusOn, tail: bytes) -> None:
     newest = max((filled / "store").glob("*.log"), key=lambda path: path.stat().st_size)
-    newest.write_bytes(newest.read_bytes() + bytes(4096))
+    newest.write_bytes(newest.read_bytes() + tail)
     assert await check(filled, open_at, bus_on) == (ROWS * BATCHES - CURSOR, 0)
 
 
@@ -243,6 +244,37 @@ async def test_death_while_a_store_is_set_aside_costs_no_row_more(
         open_disk(filled, StoreOptions(ballast_bytes=0), FakeClock(), CollectingLog())
     assert await check(filled, open_at, bus_on) == (ROWS * BATCHES - CURSOR, 0)
     assert names(filled) == ["hwm", "store", "store.damaged-1"]
+
+
+@pytest.mark.parametrize("kind", [5, 8, 11])
+async def test_log_record_that_rocksdb_reads_for_ever_costs_no_other_record(
+    filled: Path, open_at: OpenAt, bus_on: BusOn, kind: int
+) -> None:
+    newest = max((filled / "store").glob("*.log"), key=lambda path: path.stat().st_size)
+    content = bytearray(newest.read_bytes())
+    second = 7 + int.from_bytes(content[4:6], "little")  # behind check sum, length and type of the first
+    content[second + 6] = kind
+    newest.write_bytes(content)
+    began = time.monotonic()
+    rows, lost = await check(filled, open_at, bus_on)
+    assert time.monotonic() - began < PROBE_DEADLINE_S, "it was looked for, not waited for"
+    assert rows > 0
+    assert lost < ROWS * BATCHES // 4
+
+
+@pytest.mark.campaign
+async def test_salvage_that_is_slow_to_start_keeps_what_can_be_read(
+    filled: Path, open_at: OpenAt, bus_on: BusOn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a small box, or on one that is busy while it starts."""
+    slow = "import sys, time\nif 'framegate.bus.salvage' in sys.orig_argv: time.sleep(5.2)\n"
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(slow)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    flip(max((filled / "store").glob("*.log"), key=lambda path: path.stat().st_size), random.Random(1))
+    store = await open_at(filled, write_buffer_bytes=64 << 10)
+    rows, lost = await read_all(store, bus_on, CURSOR)
+    assert rows > lost > 0
 
 
 async def test_quarantines_are_bounded(filled: Path, open_at: OpenAt, log: Any) -> None:
