@@ -10,8 +10,9 @@ it is in health.py.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 
 from framegate.bus.bus import Bus
@@ -49,7 +50,7 @@ class Gateway:
         self.started_ns = self.clock.now_ns()
         self._dice = random.Random()  # noqa: S311 - jitter, not secrets
         self._factories = Factories(plugins)
-        self._outbox_tasks: list[asyncio.Task[None]] = []
+        self._outbox_tasks: dict[str, asyncio.Task[None]] = {}
 
     async def start(self) -> None:
         """Bring everything up; devices and remotes that are away are retried from then on.
@@ -82,7 +83,7 @@ class Gateway:
         slots = [self._slot(row, binding) for row in self.tables.drivers.values() if row.enabled]
         self.runtime = Runtime(self.lines, self.bus, self.clock, self._dice, self.log, self.metrics)
         for outbox in self.outboxes.values():
-            self._outbox_tasks.append(asyncio.create_task(outbox.run(), name=f"outbox {outbox.name}"))
+            self._deliver(outbox)
         await self.runtime.start(slots)
 
     async def stop(self) -> None:
@@ -90,9 +91,30 @@ class Gateway:
         await self.runtime.stop()
         await self.bus.flush()
         await asyncio.gather(*(outbox.stop() for outbox in self.outboxes.values()))
-        await asyncio.gather(*self._outbox_tasks, return_exceptions=True)
+        await asyncio.gather(*self._outbox_tasks.values(), return_exceptions=True)
         await self.lines.close()
         await self.store.close()
+
+    @contextlib.asynccontextmanager
+    async def standing_still(self, connector: str) -> AsyncIterator[None]:
+        """Inside, a connector delivers nothing; afterwards a fresh instance goes on from its cursor.
+
+        A connector that is not enabled stands still anyway.
+        """
+        row = self.tables.connectors.get(connector)
+        outbox = self.outboxes.get(connector)
+        try:
+            if outbox is not None:
+                await outbox.stop()
+            yield
+        finally:
+            if row is not None and outbox is not None:
+                await asyncio.wait([self._outbox_tasks[connector]])
+                self.outboxes[connector] = self._outbox(row)
+                self._deliver(self.outboxes[connector])
+
+    def _deliver(self, outbox: Outbox) -> None:
+        self._outbox_tasks[outbox.name] = asyncio.create_task(outbox.run(), name=f"outbox {outbox.name}")
 
     def _slot(self, row: DriverRow, binding: Binding) -> Slot:
         driver = self._factories.driver(row)

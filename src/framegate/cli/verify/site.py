@@ -96,7 +96,9 @@ def book(broker: Any, tallies: dict[str, Tally]) -> None:
 def variables(devices: Sequence[str], tags: int) -> list[str]:
     """Rows of variables.yml: so many int16 registers of each device."""
     return [
-        f"tag: {device}.t{i}, source: {device}, address: 'hr:{i}', type: int16" for device in devices for i in range(tags)
+        f"tag: {device}.t{i}, source: {device}, address: 'hr:{i}', type: int16"
+        for device in devices
+        for i in range(tags)
     ]
 
 
