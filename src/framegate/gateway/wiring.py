@@ -22,11 +22,11 @@ from framegate.contract.connector import ConnectorContext
 from framegate.contract.driver import DriverContext
 from framegate.contract.errors import GatewayError
 from framegate.contract.plugin import Manifest
-from framegate.contract.ports import Log
-from framegate.endpoint.clock import SystemClock
+from framegate.contract.ports import Clock, Log
 from framegate.endpoint.endpoint import endpoint_from_row
 from framegate.endpoint.pool import EndpointPool
 from framegate.gateway.binding import Binding, Factories, bind
+from framegate.gateway.clock_watch import ClockWatch
 from framegate.gateway.home import Home
 from framegate.mapper.mapping import compile_mapping
 from framegate.northbound.encoder import make_encoder
@@ -40,13 +40,13 @@ from framegate.runtime.slot import Slot
 class Gateway:
     """Everything that runs, from lines to connectors. One per process and home."""
 
-    def __init__(self, home: Home, tables: Tables, plugins: Mapping[str, Manifest], log: Log) -> None:
+    def __init__(self, home: Home, tables: Tables, plugins: Mapping[str, Manifest], log: Log, clock: Clock) -> None:
         self.home = home
         self.tables = tables
         self.plugins = plugins
         self.log = log
         self.metrics = Metrics()
-        self.clock = SystemClock()
+        self.clock = clock
         self.started_ns = self.clock.now_ns()
         self._dice = random.Random()  # noqa: S311 - jitter, not secrets
         self._factories = Factories(plugins)
@@ -84,10 +84,13 @@ class Gateway:
         self.runtime = Runtime(self.lines, self.bus, self.clock, self._dice, self.log, self.metrics)
         for outbox in self.outboxes.values():
             self._deliver(outbox)
+        watch = ClockWatch(self.clock, self.log, self.metrics)
+        self._clock_watch = asyncio.create_task(watch.run(), name="clock watch")
         await self.runtime.start(slots)
 
     async def stop(self) -> None:
         """Stop reading, keep what was read, deliver what is under way, close. Within 2 s, nothing lost."""
+        self._clock_watch.cancel()
         await self.runtime.stop()
         await self.bus.flush()
         await asyncio.gather(*(outbox.stop() for outbox in self.outboxes.values()))
