@@ -11,6 +11,7 @@ from framegate import __version__
 VERBS: Mapping[str, str] = {
     "run": "Run the gateway of a home folder.",
     "demo": "Play a simulated plant through this gateway.",
+    "verify-delivery": "Break things on purpose and count what became of every row.",
     "check": "Check the tables, offline; shows every problem.",
     "init": "Write commented sample tables.",
     "top": "Watch a running gateway: devices, connectors, log.",
@@ -28,6 +29,8 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
     },
 }
 """Verbs of two words, by the first."""
+PLACES: Mapping[str, str] = {"verify-delivery": "framegate.cli.verify.command:verify_delivery"}
+"""Verbs that are no name of Python's, and where they are."""
 
 
 def make_app() -> App:
@@ -43,7 +46,7 @@ def make_app() -> App:
         if verb in GROUPS:
             app.command(_group(verb, text))
         else:
-            app.command(f"framegate.cli.{verb}:{verb}", name=verb, help=text)
+            app.command(PLACES.get(verb, f"framegate.cli.{verb}:{verb}"), name=verb, help=text)
     return app
 
 

@@ -5,5 +5,9 @@
     scripted       a driver without a protocol, scripted by the test
     loop           an event loop whose time leaps instead of passing
 
-Plugins' own tests may import from here; product code never does.
+    account        what a witness saw arrive, and what it misses
+    plant          tables of a small plant, and the gateway as a process of its own
+
+Plugins' own tests may import from here, and `edge verify-delivery`, which examines the installed gateway; a running
+gateway never does.
 """

@@ -14,6 +14,10 @@ from pathlib import Path
 from typing import TypeAlias
 
 
+class PromiseBroken(Exception):
+    """What was promised did not come about; the text is the sentence that the report shows."""
+
+
 @dataclass(frozen=True, slots=True)
 class Scratch:
     """What one run of an experiment is given.
