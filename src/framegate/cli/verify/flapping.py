@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from framegate.cli.verify.experiment import Experiment, Result, Scratch
-from framegate.cli.verify.site import TENANT, Site, book, percentile, reached, variables
+from framegate.cli.verify.site import TENANT, Site, book, judge, percentile, reached, variables
 from framegate.testing.fault_proxy import Direction, FaultProxy, Judge
 from framegate.testing.plant import write_config
 from framegate.testing.tally import Tally
@@ -212,25 +212,13 @@ async def _break(proxy: FaultProxy, trap: Trap, fault: str) -> bool:
 
 def _judge(line: Line, durable: int, result: Result) -> None:
     """What must hold of one line; its figures."""
-    verdict = line.tally.verdict(durable)
     flaps = sum(line.flaps.values())
-    result.acknowledged += durable - verdict.lost - verdict.announced
-    result.lost += verdict.lost + verdict.announced
-    result.duplicated += verdict.duplicated
-    result.out_of_order += verdict.out_of_order
-    result.largest_gap = max(result.largest_gap, verdict.largest_gap)
+    verdict = judge(result, line.name, line.tally, durable, 0 if line.qos == 2 else flaps * WINDOW_ROWS * WINDOWS)
     result.slowest_recovery_s = max([result.slowest_recovery_s, *line.recoveries_s])
     result.figures[f"{line.name}_flaps"] = ", ".join(f"{name} {count}" for name, count in sorted(line.flaps.items()))
     result.figures[f"{line.name}_rows"] = durable
     result.figures[f"{line.name}_duplicated"] = verdict.duplicated
     result.figures[f"{line.name}_recovery_p99_s"] = round(percentile(line.recoveries_s, 0.99), 2)
-    bound = 0 if line.qos == 2 else flaps * WINDOW_ROWS * WINDOWS
-    if verdict.lost or verdict.announced:
-        result.broken.append(f"{line.name}: {verdict.lost + verdict.announced} rows lost of {durable}")
-    if verdict.out_of_order:
-        result.broken.append(f"{line.name}: {verdict.out_of_order} rows out of order")
-    if verdict.duplicated > bound:
-        result.broken.append(f"{line.name}: {verdict.duplicated} rows twice; {bound} are allowed for {flaps} flaps")
 
 
 EXPERIMENT = Experiment(

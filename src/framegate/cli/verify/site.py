@@ -14,12 +14,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from framegate.cli.verify.experiment import PromiseBroken, Result
 from framegate.cli.verify.gateway_process import GatewayProcess
 from framegate.runtime.discover import discover, load_role
 from framegate.testing.fault_proxy import FaultProxy
 from framegate.testing.mosquitto import PROGRAM, Mosquitto
 from framegate.testing.plant import free_port
-from framegate.testing.tally import Tally
+from framegate.testing.tally import Tally, Verdict
 
 POLL_S = 0.02
 TENANT = "verify"
@@ -75,6 +76,27 @@ class Site:
         subscription = await subscribe("127.0.0.1", port, f"{TENANT}/#", take, client_id="witness")
         self._exit.push_async_callback(subscription.close)
 
+    async def until(self, condition: Callable[[], bool], what: str, seconds: float) -> float:
+        """Wait for something to become true; the seconds it took. Raises PromiseBroken when it never does."""
+        began = time.monotonic()
+        while not condition():
+            if self.gateway.has_died():
+                raise PromiseBroken(f"the gateway ended by itself: {self.gateway.last_words()}")
+            if time.monotonic() - began > seconds:
+                raise PromiseBroken(f"waited {seconds:.0f} s in vain for {what}")
+            await asyncio.sleep(POLL_S)
+        return time.monotonic() - began
+
+    async def caught_up(self, connector: str, rows: int, seconds: float) -> float:
+        """Wait until a connector is less than so many rows behind; the seconds it took. Raises PromiseBroken."""
+        began = time.monotonic()
+        while time.monotonic() - began < seconds:
+            health = await self.gateway.health()
+            if any(way.name == connector and way.lag_rows < rows for way in health.connectors):
+                return time.monotonic() - began
+            await asyncio.sleep(POLL_S)
+        raise PromiseBroken(f"{connector} was still {rows:,} rows behind or more after {seconds:.0f} s")
+
     async def proxy(self, far_port: int) -> FaultProxy:
         proxy = FaultProxy(far_port)
         await proxy.listen()
@@ -100,6 +122,26 @@ def variables(devices: Sequence[str], tags: int) -> list[str]:
         for device in devices
         for i in range(tags)
     ]
+
+
+def judge(result: Result, name: str, tally: Tally, through: int, duplicates_max: int) -> Verdict:
+    """Book what a witness saw up to a position into a result, and what of it must not be."""
+    verdict = tally.verdict(through)
+    missing = verdict.lost + verdict.announced
+    result.acknowledged += through - missing
+    result.lost += missing
+    result.duplicated += verdict.duplicated
+    result.out_of_order += verdict.out_of_order
+    result.largest_gap = max(result.largest_gap, verdict.largest_gap)
+    if missing:
+        result.broken.append(f"{name}: {missing:,} rows of {through:,} were lost")
+    if verdict.out_of_order:
+        result.broken.append(f"{name}: {verdict.out_of_order:,} rows came out of order")
+    if verdict.duplicated > duplicates_max:
+        result.broken.append(
+            f"{name}: {verdict.duplicated:,} rows came again; at most {duplicates_max:,} were promised"
+        )
+    return verdict
 
 
 async def reached(condition: Callable[[], bool], seconds: float) -> bool:
