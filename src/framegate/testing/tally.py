@@ -72,6 +72,15 @@ class Tally:
         else:
             self._in_order.append((first, stop))
 
+    def missing(self, through: int) -> list[int]:
+        """Positions from 1 to `through` that have not arrived, announced as lost or not."""
+        seen = np.zeros(max(through, self.newest) + 1, np.bool_)
+        seen[0] = True
+        for first, stop in (*self._in_order, *self._late):
+            seen[first:stop] = True
+        absent: list[int] = np.flatnonzero(~seen[: through + 1]).tolist()
+        return absent
+
     def verdict(self, through: int = 0) -> Verdict:
         """The count from position 1 to `through`, or to the newest seen if that is later."""
         last = max(through, self.newest)

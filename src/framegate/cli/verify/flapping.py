@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from framegate.cli.verify.experiment import Experiment, Result, Scratch
+from framegate.cli.verify.packets import PUBACK, PUBCOMP, PUBLISH, PUBREC, Packets
 from framegate.cli.verify.site import TENANT, Site, book, judge, percentile, reached, variables
 from framegate.testing.fault_proxy import Direction, FaultProxy, Judge
 from framegate.testing.plant import write_config
@@ -28,7 +28,6 @@ FIRE_S_MAX = 10.0  # for an armed fault to meet its packet
 SLICED_BYTES = 2_000
 DRAIN_S_MAX = 180.0
 SAY_EVERY = 100
-PUBLISH, PUBACK, PUBREC, PUBCOMP = 3, 4, 5, 7  # packet types, MQTT 5 table 2-1
 FAULTS = {1: ("publish", "puback", "slicer", "black_hole"), 2: ("publish", "pubrec", "pubcomp", "slicer", "black_hole")}
 SHARES = {"publish": 5, "puback": 5, "pubrec": 5, "pubcomp": 5, "slicer": 2, "black_hole": 1}
 
@@ -47,41 +46,6 @@ class Line:
     @property
     def topic(self) -> str:
         return f"{TENANT}/{self.name}"
-
-
-class Packets:
-    """Where packets begin and end in a stream that comes in pieces."""
-
-    def __init__(self) -> None:
-        self._head = b""
-        self._left = 0  # bytes of the present packet that are still to come
-
-    def feed(self, data: bytes) -> Iterator[tuple[int, int, int]]:
-        """Type, begin and end of every packet that begins in this piece; begin may lie before it, end behind it."""
-        at = min(self._left, len(data))
-        self._left -= at
-        while at < len(data):
-            head = self._head + data[at : at + 5]
-            length = _remaining_length(head)
-            if length is None:
-                self._head = head
-                return
-            begin = at - len(self._head)
-            end = begin + length
-            self._head = b""
-            yield head[0] >> 4, begin, end
-            self._left = max(0, end - len(data))
-            at = min(end, len(data))
-
-
-def _remaining_length(head: bytes) -> int | None:
-    """Length of a whole packet from its first bytes (MQTT 5, 1.5.5), None while they are too few."""
-    length = 0
-    for index, byte in enumerate(head[1:5]):
-        length |= (byte & 0x7F) << (7 * index)
-        if byte < 0x80:
-            return 2 + index + length
-    return None
 
 
 class Trap:

@@ -22,7 +22,7 @@ from typing import Any
 
 from framegate.contract.errors import GatewayError, NoReply
 from framegate.gateway.home import Home
-from framegate.observe.face import GatewayHealth
+from framegate.observe.face import GatewayHealth, RewindRecord
 from framegate.ops.client import ControlClient
 
 READY_S_MAX = 60.0
@@ -110,6 +110,10 @@ class GatewayProcess:
             await asyncio.sleep(ASK_AGAIN_S)
         raise NoReply(f"gateway in {self.home}: it did not come up:\n{self.last_words()}", code="E4016")
 
+    async def rewind(self, connector: str, first: int) -> RewindRecord:
+        """Have a connector deliver again from a position on."""
+        return await asyncio.to_thread(self._rewind, connector, first)
+
     async def samples(self) -> Mapping[str, float]:
         """Its metrics, by name and labels."""
         text = await asyncio.to_thread(self._page)
@@ -127,6 +131,10 @@ class GatewayProcess:
     def _health(self) -> GatewayHealth:
         with ControlClient(self.socket) as gateway:
             return gateway.health()
+
+    def _rewind(self, connector: str, first: int) -> RewindRecord:
+        with ControlClient(self.socket) as gateway:
+            return gateway.rewind(connector, first=first)
 
     def _page(self) -> str:
         connection = http.client.HTTPConnection("127.0.0.1", self.metrics_port, timeout=PAGE_S_MAX)

@@ -70,11 +70,22 @@ class Site:
         await asyncio.to_thread(broker.start)
         return broker
 
-    async def witness(self, port: int, take: Callable[[str, bytes], object]) -> None:
-        """Have `take` called for everything that a broker hands on."""
+    async def restart(self, mosquitto: Mosquitto) -> None:
+        """Stop it in order, or find it killed; start it on the same port."""
+        await asyncio.to_thread(mosquitto.stop)
+        await asyncio.to_thread(mosquitto.start)
+
+    async def witness(self, port: int, take: Callable[[str, bytes], object], *, keeps_session: bool = False) -> Any:
+        """Have `take` called for everything that a broker hands on; the subscription.
+
+        keeps_session  the broker keeps what comes while this witness is away
+        """
         subscribe = load_role(self._plugins["mqtt"], "witness")
-        subscription = await subscribe("127.0.0.1", port, f"{TENANT}/#", take, client_id="witness")
+        subscription = await subscribe(
+            "127.0.0.1", port, f"{TENANT}/#", take, client_id="witness", keeps_session=keeps_session
+        )
         self._exit.push_async_callback(subscription.close)
+        return subscription
 
     async def until(self, condition: Callable[[], bool], what: str, seconds: float) -> float:
         """Wait for something to become true; the seconds it took. Raises PromiseBroken when it never does."""
