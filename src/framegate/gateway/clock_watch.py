@@ -13,7 +13,7 @@ LOOK_INTERVAL_S = 1.0
 STEP_S = 1.0
 """Wall and monotonic time that differ by more between two looks: the clock was set. Slewing stays far below."""
 TELL_INTERVAL_S = 60.0
-"""A clock that steps at every look, as one with a wild rate does, is told once a minute; the metric counts all."""
+"""A clock that steps at look after look, as one with a wild rate does, is told so often; the metric counts all."""
 _NS = 1_000_000_000
 
 
@@ -25,6 +25,7 @@ class ClockWatch:
         self._steps = metrics.counter("edge_clock_steps_total")
         self._wall_ns, self._monotonic = clock.now_ns(), clock.monotonic()
         self._told_at = float("-inf")
+        self._is_wild = False  # the last look found a step as well
         self._untold = 0
         self._untold_s = 0.0
 
@@ -39,10 +40,12 @@ class ClockWatch:
         wall_ns, monotonic = self._clock.now_ns(), self._clock.monotonic()
         step_s = (wall_ns - self._wall_ns) / _NS - (monotonic - self._monotonic)
         self._wall_ns, self._monotonic = wall_ns, monotonic
-        if abs(step_s) > STEP_S:
+        is_step = abs(step_s) > STEP_S
+        if is_step:
             self._steps.value += 1
             self._untold += 1
             self._untold_s += step_s
-        if self._untold and monotonic - self._told_at >= TELL_INTERVAL_S:
+        is_wild, self._is_wild = self._is_wild, is_step
+        if self._untold and (not is_wild or monotonic - self._told_at >= TELL_INTERVAL_S):
             self._log.warning("clock_stepped", step_s=round(self._untold_s, 3), steps=self._untold)
             self._told_at, self._untold, self._untold_s = monotonic, 0, 0.0

@@ -43,7 +43,8 @@ class Mosquitto:
         user = f"user {getpass.getuser()}\n"
         kept = f"persistence true\npersistence_location {folder}/\npersistence_file mosquitto-{self.port}.db\n"
         self._config.write_text(
-            f"{user}allow_anonymous true\nmax_queued_messages 0\nset_tcp_nodelay true\nlog_type error\n{kept * is_persistent}{listeners}"
+            f"{user}allow_anonymous true\nmax_queued_messages 0\nset_tcp_nodelay true\nlog_type error\n"
+            f"{kept * is_persistent}{listeners}"
         )
         self._process: subprocess.Popen[bytes] | None = None
 

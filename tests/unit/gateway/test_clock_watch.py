@@ -30,6 +30,12 @@ async def test_step_of_more_than_a_second_is_told_once(step_s: float) -> None:
     assert log.events("clock_stepped") == [{"step_s": step_s, "steps": 1}]
 
 
+async def test_each_of_two_steps_is_told_at_once() -> None:
+    log = CollectingLog()
+    assert await looked(FakeClock(), log, Metrics(), 86_400.0, 0.0, -3_600.0) == 2
+    assert [entry["step_s"] for entry in log.events("clock_stepped")] == [86_400.0, -3_600.0]
+
+
 async def test_slewing_clock_is_no_step() -> None:
     log = CollectingLog()
     assert await looked(FakeClock(), log, Metrics(), *[0.9] * 100, *[-0.9] * 100) == 0
