@@ -44,8 +44,8 @@ FAULTS: Mapping[str, Mapping[str, Any]] = {
     "reset": {"reset": True},
     "never_ending": {"unfinished": True},
 }
-HARMLESS = {"duplicate"}
-"""The first reply is right, so its rows are Good and nothing is to be held back."""
+ANSWERING = {"duplicate", "flood_of_frames"}
+"""Their first reply is right: such rows are Good, and they may be asked as often as their scan class says."""
 _LAG_BUCKET = re.compile(r'edge_tick_lag_ms_bucket\{le="([^"]+)"\}')
 
 
@@ -173,20 +173,16 @@ def _judge_good(good: list[Device], witness: Witness, start: float, stop: float,
 
 
 def _judge_hostile(hostile: list[Device], witness: Witness, start: float, stop: float, result: Result) -> None:
-    """Seldom asked, and Bad with a reason; one that only repeats itself is right."""
+    """Seldom asked, and Bad with a reason."""
     for fault in FAULTS:
         devices = [device for device in hostile if device.fault == fault]
         qualities = {witness.quality[f"{device.name}.t0"] for device in devices}
         tries = max((len(device.since(start)) for device in devices), default=0) / (stop - start)
         names = sorted(Quality(quality).name for quality in qualities)
         result.figures[fault] = f"{', '.join(names).lower()}, {tries:.2f} tries/s"
-        if fault in HARMLESS:
-            if any(map(is_bad, qualities)):
-                result.broken.append(f"{fault}: its rows are Bad although its first reply was right")
-            continue
-        if not all(map(is_bad, qualities)):
+        if fault not in ANSWERING and not all(map(is_bad, qualities)):
             result.broken.append(f"{fault}: rows of such a device are not Bad")
-        if tries > TRIES_PER_S_MAX:
+        if tries > (1.1 / SCAN_HOSTILE_S if fault in ANSWERING else TRIES_PER_S_MAX):
             result.broken.append(f"{fault}: asked {tries:.1f} times a second; a device in trouble is to be let alone")
 
 
