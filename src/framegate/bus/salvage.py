@@ -23,8 +23,10 @@ from rocksdict import DBRecoveryMode, Rdict
 
 from framegate.bus.books import TWIN_PREFIX, Books
 from framegate.bus.fault import STALLED
+from framegate.bus.logfile import disarmed
 from framegate.bus.mark import NO_MARK
 from framegate.bus.options import StoreOptions
+from framegate.bus.probe import die_with_parent
 from framegate.bus.record import RECORD_ROWS_MAX, encode, key_of
 from framegate.bus.recovery import POSITION_MAX
 from framegate.bus.replay import Replay
@@ -104,7 +106,9 @@ def _copy_files(source: Path, work: Path, *, with_log: bool) -> None:
     for file in source.iterdir():
         if file.suffix == ".sst":  # never changed once written
             os.link(file, work / file.name)
-        elif file.name != "LOCK" and (with_log or file.suffix != ".log"):
+        elif file.suffix == ".log" and with_log:
+            (work / file.name).write_bytes(disarmed(file.read_bytes()))
+        elif file.suffix != ".log" and file.name != "LOCK":
             shutil.copyfile(file, work / file.name)
     lists = sorted(path.name for path in work.glob("MANIFEST-*"))
     if lists:  # CURRENT names the newest; it may be what is damaged
@@ -155,6 +159,7 @@ def _write(disk: RocksDisk, changes: list[Change]) -> None:
 
 def main() -> int:
     """Salvage as the command line says."""
+    die_with_parent()
     source, target, mode, first, tags, budget_s = sys.argv[1:]
     shutil.rmtree(target, ignore_errors=True)
     try:

@@ -17,6 +17,7 @@ import pytest
 
 from framegate.bus.bus import Bus
 from framegate.bus.opening import QUARANTINES_MAX
+from framegate.bus.probe import PROBE_DEADLINE_S
 from framegate.bus.rocks import RocksDisk
 from framegate.bus.store import Store
 from framegate.contract.errors import StoreFailed
@@ -199,9 +200,10 @@ async def test_torn_end_of_the_log_is_named_when_it_was_durable(
     assert rows + lost == ROWS * BATCHES - CURSOR
 
 
-async def test_garbage_behind_the_log_loses_nothing(filled: Path, open_at: OpenAt, bus_on: BusOn) -> None:
+@pytest.mark.parametrize("tail", [bytes(4096), bytes(range(1, 8)), b"\1\2\3\4\0\0\5", b"\0\0\0\0\0\0\6" * 600])
+async def test_garbage_behind_the_log_loses_nothing(filled: Path, open_at: OpenAt, bus_on: BusOn, tail: bytes) -> None:
     newest = max((filled / "store").glob("*.log"), key=lambda path: path.stat().st_size)
-    newest.write_bytes(newest.read_bytes() + bytes(4096))
+    newest.write_bytes(newest.read_bytes() + tail)
     assert await check(filled, open_at, bus_on) == (ROWS * BATCHES - CURSOR, 0)
 
 
@@ -218,6 +220,22 @@ async def test_store_that_hangs_in_open_is_set_aside_after_the_deadline(
     rows, lost = await check(filled, open_at, bus_on)
     assert rows > 0, "rows in tables are kept"
     assert lost > 0, "rows in the log that cannot be opened are lost, and named"
+
+
+@pytest.mark.parametrize("kind", [5, 8, 11])
+async def test_log_record_that_rocksdb_reads_for_ever_costs_no_other_record(
+    filled: Path, open_at: OpenAt, bus_on: BusOn, kind: int
+) -> None:
+    newest = max((filled / "store").glob("*.log"), key=lambda path: path.stat().st_size)
+    content = bytearray(newest.read_bytes())
+    second = 7 + int.from_bytes(content[4:6], "little")  # behind check sum, length and type of the first
+    content[second + 6] = kind
+    newest.write_bytes(content)
+    began = time.monotonic()
+    rows, lost = await check(filled, open_at, bus_on)
+    assert time.monotonic() - began < PROBE_DEADLINE_S, "it was looked for, not waited for"
+    assert rows > 0
+    assert lost < ROWS * BATCHES // 4
 
 
 async def test_quarantines_are_bounded(filled: Path, open_at: OpenAt, log: Any) -> None:

@@ -1,6 +1,6 @@
 """The campaign: which experiments there are, and one run of some of them, one after the other.
 
-Each gets an empty folder that is gone afterwards, whatever happened. What an experiment cannot go on from is its
+Each gets an empty folder that is gone afterwards. What an experiment cannot go on from is its
 result too: a campaign always ends with a table.
 """
 
@@ -10,17 +10,22 @@ import asyncio
 import secrets
 import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from framegate.cli.verify import damage
+from framegate.cli.verify import damage, disk_full, kill, power_cut, sync_fault
 from framegate.cli.verify.experiment import Experiment, PromiseBroken, Result, Scratch
 from framegate.contract.errors import GatewayError, Misconfigured
 
-EXPERIMENTS: tuple[Experiment, ...] = (damage.EXPERIMENT,)
+EXPERIMENTS: tuple[Experiment, ...] = (
+    kill.EXPERIMENT,
+    power_cut.EXPERIMENT,
+    sync_fault.EXPERIMENT,
+    disk_full.EXPERIMENT,
+    damage.EXPERIMENT,
+)
 """In the order in which they run. To add one: a module with `EXPERIMENT`, an import, and its name here."""
 SEED_MAX = 1 << 32
 
@@ -50,22 +55,24 @@ def any_seed() -> int:
 
 
 async def run_all(
-    chosen: Sequence[Experiment], *, is_full: bool, rounds: int | None, seed: int, say: Callable[[str], None]
+    chosen: Sequence[Experiment],
+    folder: Path,
+    *,
+    is_full: bool,
+    rounds: int | None,
+    seed: int,
+    say: Callable[[str], None],
 ) -> list[Entry]:
-    """Run them; `rounds` overrides what each would do by itself."""
-    folder = Path(tempfile.mkdtemp(prefix="edge-verify-"))
+    """Run them, each in a folder below `folder`; `rounds` overrides what each would do by itself."""
     entries = []
-    try:
-        for experiment in chosen:
-            count = rounds or (experiment.rounds_full if is_full else experiment.rounds)
-            scratch = Scratch(folder / experiment.name, count, seed, _named(experiment.name, say))
-            scratch.folder.mkdir()
-            began = time.monotonic()
-            result = await _run(experiment, scratch)
-            entries.append(Entry(experiment, result, seed, time.monotonic() - began))
-            await asyncio.to_thread(shutil.rmtree, scratch.folder, ignore_errors=True)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    for experiment in chosen:
+        count = rounds or (experiment.rounds_full if is_full else experiment.rounds)
+        scratch = Scratch(folder / experiment.name, count, seed, _named(experiment.name, say))
+        scratch.folder.mkdir()
+        began = time.monotonic()
+        result = await _run(experiment, scratch)
+        entries.append(Entry(experiment, result, seed, time.monotonic() - began))
+        await asyncio.to_thread(shutil.rmtree, scratch.folder, ignore_errors=True)
     return entries
 
 

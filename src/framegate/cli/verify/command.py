@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import shutil
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -58,12 +60,15 @@ def verify_delivery(
         return exits.OK
     seed = any_seed() if seed is None else seed
     console = Console(stderr=True)
-    with _progress(console) as say:
-        try:
-            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                entries = runner.run(_campaign(chosen, full, rounds, seed, say))
-        except asyncio.CancelledError:  # SIGTERM
-            return exits.INTERRUPTED
+    folder = Path(tempfile.mkdtemp(prefix="edge-verify-"))
+    try:
+        # The runner ends tasks and threads first; only then nobody writes into the folder any more.
+        with _progress(console) as say, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            entries = runner.run(_campaign(chosen, folder, full, rounds, seed, say))
+    except asyncio.CancelledError:  # SIGTERM
+        return exits.INTERRUPTED
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
     show(Console() if sys.stdout.isatty() else console, entries)
     record = json.dumps(record_of(entries, is_full=full), ensure_ascii=False)
     if json_file is None:
@@ -74,13 +79,13 @@ def verify_delivery(
 
 
 async def _campaign(
-    chosen: Sequence[Experiment], full: bool, rounds: int | None, seed: int, say: Callable[[str], None]
+    chosen: Sequence[Experiment], folder: Path, full: bool, rounds: int | None, seed: int, say: Callable[[str], None]
 ) -> list[Entry]:
     """SIGTERM ends it as Ctrl-C does: what was started is ended, what was mounted is unmounted."""
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    return await run_all(chosen, is_full=full, rounds=rounds, seed=seed, say=say)
+    return await run_all(chosen, folder, is_full=full, rounds=rounds, seed=seed, say=say)
 
 
 @contextlib.contextmanager

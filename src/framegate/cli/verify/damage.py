@@ -28,7 +28,7 @@ from framegate.cli.verify.rig import Rig, Wiring
 OPEN_S_MAX = 10.0
 EXAMINE_S_MAX = 45.0
 FILL_S_MAX = 60.0
-AGAIN_EVERY = 10  # so many rounds apart a store is opened once more after its repair
+AGAIN_EVERY = 25  # so many rounds apart a store is opened once more after its repair
 TORN_SHARE = 5  # a short run tears at this part of its rounds; a full one at every byte
 ROUNDS, ROUNDS_FULL = 40, 2_000
 GATEWAYS_SHARE = 200  # flips per whole gateway, at least one gateway
@@ -38,6 +38,7 @@ LIST_FILES = ("MANIFEST-*", "CURRENT", "OPTIONS-*", "rocksdict-config.json")
 # A record of RocksDB's log: check sum, length, type; records never span 32 KiB blocks.
 _LOG_HEADER = struct.Struct("<IHB")
 _LOG_BLOCK = 32 << 10
+_RECYCLED_FULL = 5
 
 Damage = Callable[[Path], None]
 
@@ -49,6 +50,7 @@ class Case:
     kind: str
     damage: Damage
     is_harmless: bool = False
+    name: str = ""
 
 
 async def run(scratch: Scratch) -> Result:
@@ -62,29 +64,36 @@ async def run(scratch: Scratch) -> Result:
     result = Result(rounds=len(cases))
     kinds: Counter[str] = Counter()
     gaps: Counter[str] = Counter()
+    largest: Counter[str] = Counter()
     async with Examiner() as examiner:
         for number, case in enumerate(cases):
             copy = scratch.folder / "copy"
             await asyncio.to_thread(_copied, image, copy)
             case.damage(copy)
             found = await examiner.examine(
-                copy, is_reopened=number % AGAIN_EVERY == 0 or not case.kind.startswith("flip")
+                copy, is_reopened=number % AGAIN_EVERY == 0 or not case.kind.startswith("bit")
             )
             _book(result, case, found, number)
             kinds[case.kind] += 1
             gaps[case.kind] += bool(found["lost"])
+            largest[case.kind] = max(largest[case.kind], found["lost"])
             if number % AGAIN_EVERY == 0:
-                scratch.say(f"{number + 1:,} of {len(cases):,}: {case.kind}; {len(result.broken)} broken promises")
+                scratch.say(
+                    f"{number + 1:,} of {len(cases):,}: {case.name or case.kind}; {len(result.broken)} broken promises"
+                )
             if len(result.broken) >= BROKEN_MAX:
                 break
         result.figures["hangs"] = examiner.hangs
-    result.figures |= {kind: f"{count:,} ({gaps[kind]:,} with a gap)" for kind, count in sorted(kinds.items())}
+    result.figures |= {
+        kind: f"{count:,}, {gaps[kind]:,} with a gap, of {largest[kind]:,} rows at most"
+        for kind, count in kinds.items()
+    }
     await _gateways(scratch, result, dice)
     return result
 
 
 def _book(result: Result, case: Case, found: dict[str, Any], number: int) -> None:
-    result.acknowledged += found["rows"]
+    result.figures["rows read back"] = int(result.figures.get("rows read back", 0)) + found["rows"]
     result.largest_gap = max(result.largest_gap, found["largest_gap"])
     result.slowest_recovery_s = max(result.slowest_recovery_s, found["open_s"])
     wrong = list(found["wrong"])
@@ -92,7 +101,7 @@ def _book(result: Result, case: Case, found: dict[str, Any], number: int) -> Non
         wrong.append(f"it took {found['open_s']:.1f} s to open")
     if case.is_harmless and found["lost"]:
         wrong.append(f"{found['lost']:,} rows were given up although none was damaged")
-    result.broken += [f"round {number}, {case.kind}: {sentence}" for sentence in wrong]
+    result.broken += [f"round {number}, {case.name or case.kind}: {sentence}" for sentence in wrong]
 
 
 # -- the store, its copies, and who looks at them ---------------------------------------------------------------------
@@ -169,18 +178,24 @@ def _named(image: Path, dice: random.Random) -> Iterator[Case]:
     """Each once: lost lists of files, foreign bytes behind the log, tables cut and gone, the store gone."""
     for pattern in LIST_FILES:
         for how, change in (("missing", _unlink), ("emptied", _empty), ("zeroed", _zero)):
-            yield Case(f"{pattern} {how}", _each("store", pattern, change), is_harmless=True)
+            yield Case("list of files lost", _each("store", pattern, change), is_harmless=True, name=f"{pattern} {how}")
     for how, change in (("missing", _unlink), ("emptied", _empty), ("zeroed", _zero)):
-        yield Case(f"high-water mark {how}", _each("", "hwm", change), is_harmless=True)
+        yield Case("high-water mark lost", _each("", "hwm", change), is_harmless=True, name=f"high-water mark {how}")
     log = _newest_log(image)
     for size in (1, 7, 4096, 100_000):
-        yield Case("zeros appended", _append(log, bytes(size)), is_harmless=True)
-        yield Case("garbage appended", _append(log, dice.randbytes(size)), is_harmless=True)
+        yield Case("bytes appended", _append(log, bytes(size)), is_harmless=True, name=f"{size} zeros appended")
+        yield Case(
+            "bytes appended", _append(log, dice.randbytes(size)), is_harmless=True, name=f"{size} bytes appended"
+        )
     for table in sorted((image / "store").glob("*.sst")):
-        yield Case("table missing", _each("store", table.name, _unlink))
+        yield Case("table cut or missing", _each("store", table.name, _unlink), name=f"{table.name} missing")
         for part in (0.0, 0.5, 0.99):
-            yield Case("table cut", _cut(table.relative_to(image), int(table.stat().st_size * part)))
+            size = int(table.stat().st_size * part)
+            yield Case("table cut or missing", _cut(table.relative_to(image), size), name=f"{table.name} cut to {size}")
     yield Case("store missing", lambda folder: shutil.rmtree(folder / "store"))
+    content = (image / log).read_bytes()
+    for record in _records(content)[-2:]:
+        yield Case("log that cannot be read to its end", _endless(log, record), name=f"record type at {record}")
 
 
 def _torn(image: Path, dice: random.Random, most: int) -> list[Case]:
@@ -194,11 +209,11 @@ def _torn(image: Path, dice: random.Random, most: int) -> list[Case]:
 
 def _flips(image: Path, dice: random.Random, count: int) -> Iterator[Case]:
     """Bits anywhere: half in the logs, half in the tables, each byte as likely as any other of its kind."""
-    for suffix in (".log", ".sst"):
+    for kind, suffix in (("bit flipped in a log", ".log"), ("bit flipped in a table", ".sst")):
         files = [path for path in sorted((image / "store").glob(f"*{suffix}")) if path.stat().st_size]
         sizes = [path.stat().st_size for path in files]
         for path in dice.choices(files, sizes, k=count // 2):
-            yield Case(f"flip in {suffix}", _flip(path.relative_to(image), dice.random(), 1 << dice.randrange(8)))
+            yield Case(kind, _flip(path.relative_to(image), dice.random(), 1 << dice.randrange(8)))
 
 
 def _newest_log(image: Path) -> Path:
@@ -260,6 +275,17 @@ def _flip(name: Path, place: float, bit: int) -> Damage:
     return damage
 
 
+def _endless(name: Path, record: int) -> Damage:
+    """A record type of recycled logs in a log that is none: RocksDB reads it for ever."""
+
+    def damage(folder: Path) -> None:
+        content = bytearray((folder / name).read_bytes())
+        content[record + _LOG_HEADER.size - 1] = _RECYCLED_FULL
+        _replace(folder / name, bytes(content))
+
+    return damage
+
+
 def _replace(path: Path, content: bytes) -> None:
     """Never in place: the file may be a link to the image's own."""
     path.unlink()
@@ -289,7 +315,7 @@ async def _gateways(scratch: Scratch, result: Result, dice: random.Random) -> No
             await rig.uplink.mend()
             rig.start()
             found.slowest_recovery_s = await rig.delivered(full.wal.durable)
-            rig.judge(found, rig.account.newest, losses=2)
+            rig.judge(found, rig.account.newest, losses=2, may_announce=True)
         result.lost += found.lost
         result.duplicated += found.duplicated
         result.out_of_order += found.out_of_order

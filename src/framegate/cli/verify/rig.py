@@ -174,19 +174,23 @@ class Rig:
         """Wait until the broker has rows beyond a position, and so all up to it unless they are lost."""
         return await self.until(lambda: self.account.newest > position, f"rows beyond position {position:,}", seconds)
 
-    def judge(self, result: Result, through: int, *, losses: int) -> None:
+    def judge(self, result: Result, through: int, *, losses: int, may_announce: bool = False) -> None:
         """Book what the witness saw up to a position into a result, and what of it must not be.
 
-        losses  crashes and lost connections so far; each may cost `wiring.repeats_max` repeats
+        losses        crashes and lost connections so far; each may cost `wiring.repeats_max` repeats
+        may_announce  rows that a gap stands for count as told, not as lost
         """
         account = self.account
         result.acknowledged = len(account.frames)
         result.lost = account.lost(through)
+        if not may_announce and (announced := announced_rows(account)):
+            result.lost += announced
+            result.broken.append(f"{announced:,} rows were given up, and a gap says so")
         result.duplicated = account.repeats
         result.out_of_order = account.out_of_order + steps_back(account)
         result.largest_gap = largest_gap(account, through)
-        if result.lost:
-            result.broken.append(f"{result.lost:,} rows were lost without a word")
+        if account.lost(through):
+            result.broken.append(f"{account.lost(through):,} rows were lost without a word")
         if result.out_of_order:
             result.broken.append(f"{result.out_of_order:,} rows came out of order")
         if account.conflicts:
@@ -276,6 +280,12 @@ def steps_back(account: Account) -> int:
             back += frame.value < before
             highest[frame.tag] = max(before, frame.value)
     return back
+
+
+def announced_rows(account: Account) -> int:
+    """Positions that gaps stand for and that never arrived."""
+    named = {position for gap in account.notices for position in range(gap.first, gap.last + 1)}
+    return len(named - account.frames.keys())
 
 
 def largest_gap(account: Account, through: int) -> int:
