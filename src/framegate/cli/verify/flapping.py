@@ -27,7 +27,6 @@ FLOW_S_MAX = 30.0  # for them to arrive
 FIRE_S_MAX = 10.0  # for an armed fault to meet its packet
 SLICED_BYTES = 2_000
 DRAIN_S_MAX = 180.0
-SAY_EVERY = 100
 FAULTS = {1: ("publish", "puback", "slicer", "black_hole"), 2: ("publish", "pubrec", "pubcomp", "slicer", "black_hole")}
 SHARES = {"publish": 5, "puback": 5, "pubrec": 5, "pubcomp": 5, "slicer": 2, "black_hole": 1}
 
@@ -150,8 +149,7 @@ async def _flap(line: Line, dice: random.Random, scratch: Scratch, result: Resul
         before, began = line.tally.newest, time.monotonic()
         if await reached(lambda: line.tally.newest > before, FLOW_S_MAX):  # noqa: B023 - awaited at once
             line.recoveries_s.append(time.monotonic() - began)
-        if (flap + 1) % SAY_EVERY == 0:
-            scratch.say(f"{line.name}: {flap + 1} of {scratch.rounds} flaps, {line.tally.newest:,} rows")
+        scratch.say(f"{line.name}: {flap + 1} of {scratch.rounds} flaps, {line.tally.newest:,} rows")
 
 
 async def _break(proxy: FaultProxy, trap: Trap, fault: str) -> bool:
