@@ -6,6 +6,9 @@
     loop           an event loop whose time leaps instead of passing
 
     account        what a witness saw arrive, and what it misses
+    tally          the same for floods: positions only
+    fault_proxy    a bad network between two ports
+    mosquitto      a broker that is not ours
     plant          tables of a small plant, and the gateway as a process of its own
 
 Plugins' own tests may import from here, and `edge verify-delivery`, which examines the installed gateway; a running

@@ -173,8 +173,8 @@ def _now_ms() -> int:
 
 EXPERIMENT = Experiment(
     name="backlog",
-    promise="a broker that was away gets everything, in order, within a minute of its return; memory does not grow "
-    "with what waits",
+    promise="A broker that was away gets everything, in order, within a minute of its return; memory does not "
+    "grow with what waits.",
     run=run,
     rounds=10,
     rounds_full=100,

@@ -200,7 +200,8 @@ def _write_tables(site: Site, plc_url: str, broker_url: str) -> None:
 
 EXPERIMENT = Experiment(
     name="clock",
-    promise="a wall clock that jumps or runs wild loses and reorders nothing, and neither skips scans nor repeats them",
+    promise="A wall clock that jumps or runs wild loses and reorders nothing; scans are neither skipped nor run "
+    "too often.",
     run=run,
     rounds=1,
     rounds_full=5,

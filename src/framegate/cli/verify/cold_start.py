@@ -133,8 +133,8 @@ def _judge(result: Result, first_s: float, full_s: float) -> None:
 
 
 EXPERIMENT = Experiment(
-    name="cold-start",
-    promise="ten thousand tags are fresh within 5 s and at full rate within 15 s, with a long log that was not closed",
+    name="cold_start",
+    promise="Ten thousand tags are fresh within 5 s and at full rate within 15 s, with a long log that was not closed.",
     run=run,
     rounds=5,
     rounds_full=100,

@@ -185,8 +185,8 @@ def _judge(line: Line, durable: int, result: Result) -> None:
 
 EXPERIMENT = Experiment(
     name="flapping",
-    promise="a connection that breaks anywhere loses nothing and keeps the order; repeats stay within a window a "
-    "flap with QoS 1, and there are none with QoS 2",
+    promise="A connection that breaks anywhere loses nothing and keeps the order; repeats stay within a window a "
+    "flap with QoS 1, and there are none with QoS 2.",
     run=run,
     rounds=8,
     rounds_full=1_000,

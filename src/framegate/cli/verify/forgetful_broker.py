@@ -151,8 +151,8 @@ def _write_tables(site: Site, lines: list[Line], plc_url: str) -> None:
 
 
 EXPERIMENT = Experiment(
-    name="forgetful-broker",
-    promise="a broker that loses what it acknowledged leaves every cursor honest; a rewind delivers all of it again",
+    name="forgetful_broker",
+    promise="A broker that loses what it acknowledged leaves every cursor honest; a rewind delivers all of it again.",
     run=run,
     rounds=2,
     rounds_full=20,

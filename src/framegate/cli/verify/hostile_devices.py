@@ -205,9 +205,9 @@ def _judge_process(before: dict[float, float], after: dict[float, float], growth
 
 
 EXPERIMENT = Experiment(
-    name="hostile-devices",
-    promise="fifty hostile devices among two hundred cost the others nothing: their scans stay on time, and each "
-    "hostile one is let alone and shown as Bad",
+    name="hostile_devices",
+    promise="Fifty hostile devices among two hundred cost the others nothing: their scans stay on time; each "
+    "hostile one is let alone and shown as Bad.",
     run=run,
     rounds=10,
     rounds_full=120,

@@ -125,8 +125,8 @@ def _judge(site: Site, cage: Cage, tally: Tally, durable: int, result: Result) -
 
 
 EXPERIMENT = Experiment(
-    name="memory-cap",
-    promise="within 256 MiB, with 64 files and twice the load, nothing is killed and what is shed is announced",
+    name="memory_cap",
+    promise="Within 256 MiB, with 64 files and twice the load, nothing is killed, and what is shed is announced.",
     run=run,
     rounds=10,
     rounds_full=60,

@@ -181,8 +181,8 @@ def _words(paces: dict[str, Pace]) -> str:
 
 EXPERIMENT = Experiment(
     name="neighbours",
-    promise="connectors whose remote is dead, thin or lossy take at most 10 % of throughput from the others, and at "
-    "most double the age of their rows",
+    promise="Connectors whose remote is dead, thin or lossy take at most 10 % of the throughput of the others and "
+    "at most double the age of their rows.",
     run=run,
     rounds=5,
     rounds_full=60,
