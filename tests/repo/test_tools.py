@@ -43,3 +43,7 @@ def test_layers_hold() -> None:
 
 def test_bench_table_is_fresh() -> None:
     run("-m", "benches.report", "--check")
+
+
+def test_delivery_tables_are_fresh() -> None:
+    run(str(ROOT / "tools" / "render_delivery.py"), "--check")

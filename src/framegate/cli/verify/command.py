@@ -19,7 +19,7 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from framegate.cli import exits
-from framegate.cli.output import write_rows
+from framegate.cli.output import PIPE_COLUMNS, write_rows
 from framegate.cli.verify.campaign import EXPERIMENTS, Entry, any_seed, choose, run_all
 from framegate.cli.verify.experiment import Experiment
 from framegate.cli.verify.report import record_of, show
@@ -59,7 +59,7 @@ def verify_delivery(
         write_rows([_line(experiment) for experiment in chosen], ["name", "rounds", "rounds_full", "promise"], None)
         return exits.OK
     seed = any_seed() if seed is None else seed
-    console = Console(stderr=True)
+    console = Console(stderr=True, width=None if sys.stderr.isatty() else PIPE_COLUMNS)
     folder = Path(tempfile.mkdtemp(prefix="edge-verify-"))
     try:
         # The runner ends tasks and threads first; only then nobody writes into the folder any more.

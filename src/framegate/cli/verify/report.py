@@ -6,6 +6,7 @@ import os
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -32,6 +33,7 @@ def record_of(entries: Sequence[Entry], *, is_full: bool) -> dict[str, Any]:
         "verdict": "broken" if any(entry.result.broken for entry in entries) else "held",
         "version": __version__,
         "python": platform.python_version(),
+        "date": datetime.now(UTC).date().isoformat(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "full": is_full,
         "experiments": [_row(entry) for entry in entries],

@@ -33,7 +33,7 @@ RECOVER_S_MAX = 60.0  # the store is reopened at growing intervals of at most 30
 COMPILE_S_MAX = 60.0
 POLL_S = 0.01
 ROWS_BEFORE, ROWS_AFTER = 200, 500
-ROUNDS, ROUNDS_FULL = 1, 10
+ROUNDS, ROUNDS_FULL = 1, 5
 COMPILERS = ("cc", "gcc", "clang")
 _FAULT, _ARGUMENT, _LEFT, _DONE, _FIRST_NS, _SYNCS, _NUMBERS = range(7)
 
