@@ -25,7 +25,7 @@ WINDOW_ROWS, WINDOWS = 256, 2
 FLOW_ROWS = 2 * TAGS  # that arrive between two flaps
 FLOW_S_MAX = 30.0  # for them to arrive
 FIRE_S_MAX = 10.0  # for an armed fault to meet its packet
-SLICED_BYTES = 2_000
+SLICED_S = 0.2  # of one-byte segments before the reset
 DRAIN_S_MAX = 180.0
 FAULTS = {1: ("publish", "puback", "slicer", "black_hole"), 2: ("publish", "pubrec", "pubcomp", "slicer", "black_hole")}
 SHARES = {"publish": 5, "puback": 5, "pubrec": 5, "pubcomp": 5, "slicer": 2, "black_hole": 1}
@@ -164,7 +164,7 @@ async def _break(proxy: FaultProxy, trap: Trap, fault: str) -> bool:
         return is_hit
     if fault == "slicer":
         proxy.slice_bytes = 1
-        await asyncio.sleep(SLICED_BYTES / 10_000)
+        await asyncio.sleep(SLICED_S)
         proxy.reset()
         proxy.slice_bytes = 0
         return proxy.resets > resets
