@@ -149,6 +149,11 @@ class GatewayProcess:
     def resident_bytes(self) -> int:
         return int(Path(f"/proc/{self.pid}/statm").read_text(encoding="ascii").split()[1]) * _PAGE_BYTES
 
+    def cpu_s(self) -> float:
+        """Seconds of CPU time that it has had, every thread, without its children."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # proc(5): utime, stime
+
     def peak_bytes(self) -> int:
         """Most resident memory since its start or forget_peak()."""
         found = _PEAK.search(Path(f"/proc/{self.pid}/status").read_text(encoding="ascii"))
