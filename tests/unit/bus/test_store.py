@@ -60,7 +60,8 @@ from framegate.observe.log import make_log
 from framegate.observe.metrics import Metrics
 
 async def main():
-    options = StoreOptions(durability="os", retention_bytes=1 << 24, keep_acked_bytes=1 << 20, write_buffer_bytes=1 << 18)
+    limits = {"retention_bytes": 1 << 24, "keep_acked_bytes": 1 << 20, "write_buffer_bytes": 1 << 18}
+    options = StoreOptions(durability="os", **limits)
     store = await open_store(Path(sys.argv[1]), options, SystemClock(), make_log(), Metrics())
     tag, dice = np.arange(1, 4097, dtype=np.int32), np.random.default_rng(7)
     for number in range(400):
