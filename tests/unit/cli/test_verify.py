@@ -97,6 +97,13 @@ def test_skipped_experiment_is_named_and_breaks_nothing(capsys: pytest.CaptureFi
     assert "not shown on this machine: unfit" in err
 
 
+def test_nothing_shown_is_no_promise_held(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify-delivery", "--only", "unfit"]) == exits.OK
+    out, err = capsys.readouterr()
+    assert json.loads(out)["verdict"] == "skipped"
+    assert "Nothing was shown; not shown on this machine: unfit." in err
+
+
 @pytest.mark.parametrize("name", ["late", "torn"])
 def test_experiment_that_cannot_go_on_is_broken_and_the_others_run(
     name: str, capsys: pytest.CaptureFixture[str]
@@ -191,6 +198,18 @@ def test_signal_ends_it_tidily(number: signal.Signals, tmp_path: Path) -> None:
     assert b"Traceback" not in err
     assert Path(f"{told}.tidied").exists()
     assert not Path(told.read_text()).parent.exists()
+
+
+@pytest.mark.parametrize(("load", "is_judged"), [(0.5, True), (100.0, False)])
+def test_late_is_broken_only_where_the_machine_had_time(
+    load: float, is_judged: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.getloadavg", lambda: (load, load, load))
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    result = Result()
+    result.late("ready after 4 s only")
+    assert result.broken == (["ready after 4 s only"] if is_judged else [])
+    assert result.figures == ({} if is_judged else {"not judged": "ready after 4 s only; load 100 on 2 cores"})
 
 
 def frame(position: int, value: int | None) -> Frame:

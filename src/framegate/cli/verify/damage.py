@@ -98,7 +98,7 @@ def _book(result: Result, case: Case, found: dict[str, Any], number: int) -> Non
     result.slowest_recovery_s = max(result.slowest_recovery_s, found["open_s"])
     wrong = list(found["wrong"])
     if found["open_s"] > OPEN_S_MAX:
-        wrong.append(f"it took {found['open_s']:.1f} s to open")
+        result.late(f"round {number}, {case.name or case.kind}: it took {found['open_s']:.1f} s to open")
     if case.is_harmless and found["lost"]:
         wrong.append(f"{found['lost']:,} rows were given up although none was damaged")
     result.broken += [f"round {number}, {case.name or case.kind}: {sentence}" for sentence in wrong]

@@ -120,7 +120,7 @@ def _judge(result: Result, policy: Policy, missing: int, last: GatewayHealth) ->
     if policy == "block" and missing:
         result.broken.append(f"{missing:,} rows were dropped although devices were to be paused")
     if result.slowest_recovery_s > RESUME_S_MAX:
-        result.broken.append(f"rows flowed again after {result.slowest_recovery_s:.1f} s only")
+        result.late(f"rows flowed again after {result.slowest_recovery_s:.1f} s only")
 
 
 def _fill(filler: Path, left_bytes: int) -> None:
@@ -147,7 +147,8 @@ def _add(result: Result, found: Result, name: str, policy: Policy) -> None:
     result.slowest_recovery_s = max(result.slowest_recovery_s, found.slowest_recovery_s)
     result.broken += [f"{name}: {sentence}" for sentence in found.broken]
     key = f"rows dropped and named, {policy}"
-    result.figures[key] = int(result.figures.get(key, 0)) + int(found.figures["rows dropped"])
+    result.figures[key] = int(result.figures.get(key, 0)) + int(found.figures.pop("rows dropped"))
+    result.figures |= found.figures
 
 
 EXPERIMENT = Experiment(

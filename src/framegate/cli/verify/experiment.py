@@ -8,10 +8,13 @@ Every figure is counted by a witness outside the gateway, never by the gateway i
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
+
+BUSY_LOAD = 1.5  # processes that want to run, for each core
 
 
 class PromiseBroken(Exception):
@@ -51,6 +54,14 @@ class Result:
     @property
     def is_held(self) -> bool:
         return not self.broken and not self.skipped
+
+    def late(self, sentence: str) -> None:
+        """A promise on time did not hold; on a machine that is busy with other work that is a note, no verdict."""
+        load, cores = os.getloadavg()[0], os.cpu_count() or 1
+        if load > BUSY_LOAD * cores:
+            self.figures["not judged"] = f"{sentence}; load {load:.0f} on {cores} cores"
+        else:
+            self.broken.append(sentence)
 
 
 Run: TypeAlias = Callable[[Scratch], Awaitable[Result]]

@@ -117,10 +117,17 @@ class Deaths:
 
     def _book(self, phase: str, code: int, *, is_hit: bool) -> None:
         (self.hits if is_hit else self.missed)[phase] += 1
-        self._result.slowest_recovery_s = max(self._result.slowest_recovery_s, self._launcher.ready_s)
+        self._time()
         if code not in {-signal.SIGKILL, 0} or (code == 0 and phase != "shutdown"):
             why = _last_words(self._rig.log_file)
             self._result.broken.append(f"a gateway that was to die in {phase} ended with code {code}: {why}")
+
+    def _time(self) -> None:
+        """How long the newest life took to be ready, if it came to that."""
+        ready_s = self._launcher.ready_s
+        if ready_s > max(READY_S_MAX, self._result.slowest_recovery_s):
+            self._result.late(f"a gateway was ready after {ready_s:.1f} s only")
+        self._result.slowest_recovery_s = max(self._result.slowest_recovery_s, ready_s)
 
     def _look_back(self, phase: str, before: int) -> None:
         """A log that has lost its end is found at the next start already."""
@@ -138,7 +145,7 @@ class Deaths:
         if not await self._launcher.ready(START_S_MAX):
             text = f"no gateway started after {self._result.rounds} deaths: {_last_words(self._rig.log_file)}"
             raise PromiseBroken(text)
-        self._result.slowest_recovery_s = max(self._result.slowest_recovery_s, self._launcher.ready_s)
+        self._time()
         with contextlib.suppress(PromiseBroken):  # counted by the witness as lost
             await self._rig.delivered(durable)
         await self._launcher.kill()
@@ -160,8 +167,6 @@ def _close(deaths: Deaths, result: Result, *, is_full: bool) -> None:
         result.figures[f"kills in {phase}"] = deaths.hits[phase]
     result.figures["kills that missed their place"] = sum(deaths.missed.values())
     result.figures["most repeats after one kill"] = deaths.repeats_most
-    if result.slowest_recovery_s > READY_S_MAX:
-        result.broken.append(f"a gateway was ready after {result.slowest_recovery_s:.1f} s only")
     if deaths.repeats_most > WIRING.repeats_max:
         result.broken.append(f"{deaths.repeats_most:,} rows came again after one kill, not {WIRING.repeats_max:,}")
     for phase in PHASES if is_full else ():

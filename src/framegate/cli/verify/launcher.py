@@ -48,6 +48,8 @@ class Launcher:
 
     async def __aexit__(self, *error: object) -> None:
         server = self._server
+        if self.is_running:
+            await self.kill()  # seen to be gone, so that it writes into no folder that is being deleted
         if self._ending is not None:
             self._ending.cancel()
             await asyncio.gather(self._ending, return_exceptions=True)

@@ -102,7 +102,6 @@ async def _cut(ours: Machine, result: Result, dice: random.Random) -> None:
         await asyncio.sleep(dice.uniform(0, START_S))
     elif await ours.launcher.ready(START_S_MAX):
         await asyncio.sleep(dice.uniform(0, LIFE_S))
-    ours.launcher.told.durable = ours.durable  # what was acknowledged before the cut is durable too
     was_ready = bool(ours.launcher.told.ready_ns)
     if was_ready and await ours.given_up():
         result.broken.append(f"after {result.rounds} power cuts the gateway gave up durable rows")

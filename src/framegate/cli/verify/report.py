@@ -29,8 +29,9 @@ def verdict_of(entry: Entry) -> str:
 
 def record_of(entries: Sequence[Entry], *, is_full: bool) -> dict[str, Any]:
     """The whole campaign as one JSON object; counts are of rows, times in seconds."""
+    verdicts = {verdict_of(entry) for entry in entries}
     return {
-        "verdict": "broken" if any(entry.result.broken for entry in entries) else "held",
+        "verdict": next((verdict for verdict in ("broken", "held") if verdict in verdicts), "skipped"),
         "version": __version__,
         "python": platform.python_version(),
         "date": datetime.now(UTC).date().isoformat(),

@@ -168,7 +168,7 @@ class Trial:
         if not self.faults:
             broken.append("void: no call failed")
         if self.fault.number == SYNC_SLOW and self.lag_ms > LAG_MS_MAX:
-            broken.append(f"the event loop was {self.lag_ms:.0f} ms late (p99)")
+            self.result.late(f"the event loop was {self.lag_ms:.0f} ms late (p99)")
         failed, recovered = _events(rig, "wal_failed"), _events(rig, "wal_recovered")
         if not self.fault.is_failure:
             if failed:
@@ -177,7 +177,7 @@ class Trial:
         if not failed or not recovered:
             broken.append(f"the log told of {len(failed)} failures and {len(recovered)} recoveries")
         elif self.visible_s > VISIBLE_S_MAX:
-            broken.append(f"the failure was to be seen after {self.visible_s:.1f} s only")
+            self.result.late(f"the failure was to be seen after {self.visible_s:.1f} s only")
         for before, after in zip(failed, recovered, strict=False):
             if after["durable"] != before["durable"]:
                 broken.append(f"rows {before['durable']:,} to {after['durable']:,} became durable on a failed handle")
@@ -215,6 +215,7 @@ def _add(result: Result, found: Result, fault: Fault) -> None:
     result.largest_gap = max(result.largest_gap, found.largest_gap)
     result.slowest_recovery_s = max(result.slowest_recovery_s, found.slowest_recovery_s)
     result.broken += [f"{fault.name}: {sentence}" for sentence in found.broken]
+    result.figures |= found.figures
 
 
 EXPERIMENT = Experiment(
