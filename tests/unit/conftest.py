@@ -8,8 +8,18 @@ from fnmatch import fnmatchcase
 
 import pytest
 
+from framegate.contract.errors import Misconfigured
+from framegate.contract.frame import Position
 from framegate.contract.quality import Quality
-from framegate.observe.face import BusHealth, ConnectorHealth, DeviceHealth, GatewayHealth, TagRow, WalHealth
+from framegate.observe.face import (
+    BusHealth,
+    ConnectorHealth,
+    DeviceHealth,
+    GatewayHealth,
+    RewindRecord,
+    TagRow,
+    WalHealth,
+)
 from framegate.observe.metrics import Metrics
 
 SECOND_NS = 1_000_000_000
@@ -126,6 +136,12 @@ class FakeFace:
     def values(self, ids: Sequence[int]) -> Sequence[TagRow]:
         by_id = {row.id: row for row in self.rows}
         return [by_id[number] for number in ids if number in by_id]
+
+    async def rewind(self, connector: str, first: Position | None, since_ns: int, by: str) -> RewindRecord:
+        if connector != "cloud":
+            raise Misconfigured(f"connector {connector}: it has no cursor in this log", code="E4030")
+        after = (first or 1) - 1
+        return RewindRecord(connector, before=100, after=after, rows=100 - after, by=by, time_ns=since_ns or NOW_NS)
 
     def change(self, name: str, value: float) -> None:
         """A new value arrives."""

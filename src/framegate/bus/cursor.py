@@ -1,6 +1,7 @@
 """Cursors: up to which position each connector's remote has taken responsibility.
 
 A commit is remembered at once and durable with the next group commit; it never moves a cursor back (invariant O1).
+Only an operator's rewind does (rewinds.py), while its connector stands still.
 A cursor is enabled from the moment its connector loads or commits it in this run: only enabled cursors hold
 retention back.
 """
@@ -57,6 +58,13 @@ class DurableCursors:
         self._enabled.add(connector)
         if position <= self._position.get(connector, -1):
             return
+        self._position[connector] = position
+        self._changed.add(connector)
+        self.on_commit()
+
+    def rewind(self, connector: str, position: Position) -> None:
+        """Set a cursor back; its connector reads it again before it commits anything."""
+        assert position < self._position[connector]
         self._position[connector] = position
         self._changed.add(connector)
         self.on_commit()

@@ -25,6 +25,7 @@ from framegate.bus.options import StoreOptions
 from framegate.bus.probe import probe
 from framegate.bus.recovery import POSITION_MAX, last_record
 from framegate.bus.replay import Replay
+from framegate.bus.rewinds import Rewind
 from framegate.bus.rocks import RocksDisk, fault_of
 from framegate.contract.errors import StoreFailed
 from framegate.contract.frame import Gap, Kind, Position
@@ -51,6 +52,7 @@ class StoreStat:
     trim         first position that is kept
     rows_lost    rows that the gaps still listed stand for
     quarantines  damaged stores that were set aside
+    rewinds      cursors that operators have set back, oldest first
     """
 
     head: Position
@@ -65,6 +67,7 @@ class StoreStat:
     tags: int
     cursors: tuple[CursorStat, ...]
     quarantines: int
+    rewinds: tuple[Rewind, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +135,7 @@ def stat(folder: Path) -> StoreStat:
             tags=len(books.catalogue),
             cursors=tuple(cursors),
             quarantines=len(quarantines(folder)),
+            rewinds=tuple(books.rewinds.all()),
         )
 
 

@@ -77,6 +77,12 @@ class Marks:
         index = bisect_right(self._marks, position, key=_first) - 1
         return self._marks[index].first if index >= 0 else Position(1)
 
+    def before_time(self, time: int) -> Position:
+        """The newest mark that no row of a time, or of a later one, lies before; 1 if there is none."""
+        later = [index for index, mark in enumerate(self._marks) if mark.time >= time]
+        index = later[0] - 1 if later else len(self._marks) - 1
+        return self._marks[index].first if index >= 0 else Position(1)
+
     def drop(self, before: Position) -> None:
         """Forget the marks of stretches that end before a position."""
         index = max(0, bisect_right(self._marks, before, key=_first) - 1)

@@ -27,6 +27,7 @@ SLACK = 1 / 8  # deletion begins this far beyond a limit for delivered rows, so 
 SLACK_NEEDED = 1 / 16  # and goes this far below the limit for rows that a connector still needs
 FULL_STEP = 1 / 8  # drop_oldest gives this part of the log up at a time
 CLOCK_STEP_S = 5.0  # wall and monotonic time differing by more between two looks is a jump
+TELL_INTERVAL_S = 60.0  # a clock that jumps at every look is told once a minute
 _NS = 1_000_000_000
 
 
@@ -63,6 +64,7 @@ class Retention:
         self._is_busy = False
         self._wall_ns, self._monotonic = clock.now_ns(), clock.monotonic()
         self._age_from = Position(0)
+        self._step_told_at = float("-inf")
 
     def tick(self, bytes_used: int) -> None:
         """Begin a deletion if one is due and none is under way."""
@@ -166,5 +168,7 @@ class Retention:
         step_s = (wall_ns - self._wall_ns) / _NS - (monotonic - self._monotonic)
         if abs(step_s) > CLOCK_STEP_S:
             self._age_from = self._wal.head
-            self._log.warning("wal_clock_stepped", step_s=round(step_s, 3), exempt_pos=self._wal.head)
+            if monotonic - self._step_told_at >= TELL_INTERVAL_S:
+                self._step_told_at = monotonic
+                self._log.warning("wal_clock_stepped", step_s=round(step_s, 3), exempt_pos=self._wal.head)
         self._wall_ns, self._monotonic = wall_ns, monotonic

@@ -22,8 +22,10 @@ from framegate.bus.opening import open_disk
 from framegate.bus.options import StoreOptions
 from framegate.bus.recovery import Opened, check_tail
 from framegate.bus.retention import Retention
+from framegate.bus.rewinds import Rewind
 from framegate.bus.wal import Ground, Wal
-from framegate.contract.errors import StoreFailed
+from framegate.contract.errors import Misconfigured, StoreFailed
+from framegate.contract.frame import Position
 from framegate.contract.ports import Clock, Disk, Log
 from framegate.observe.metrics import Metrics
 
@@ -32,6 +34,7 @@ __all__ = ["Store", "StoreOptions", "open_store"]
 WATCH_INTERVAL_S = 1.0
 MEASURE_EVERY = 5  # bytes on disk are counted at every fifth look
 CLOSE_DEADLINE_S = 1.5
+_NO_REWIND = "E4030"
 
 
 class Store:
@@ -45,7 +48,7 @@ class Store:
     ) -> None:
         self.disk: Disk = opened.disk
         self.options = options
-        self._opened, self._worker, self._log = opened, worker, log
+        self._opened, self._worker, self._clock, self._log = opened, worker, clock, log
         self._loop = asyncio.get_running_loop()
         ground = Ground(opened.disk, worker, opened.high_water, self._repair)
         self.wal = Wal(ground, opened.books, opened.recovered.head, options, clock, log, metrics)
@@ -70,6 +73,47 @@ class Store:
     @property
     def cursors(self) -> DurableCursors:
         return self._opened.books.cursors
+
+    def plan_rewind(self, connector: str, first: Position | None, since_ns: int, by: str) -> Rewind:
+        """What a rewind would do; nothing is changed.
+
+        first     position from which rows are to be delivered again; None: those of `since_ns` and later, wall time
+                  ns UTC, and up to one stretch between marks before them. What retention has deleted stays away
+        raises    Misconfigured E4030 - no such cursor, or nothing lies between there and the cursor
+        """
+        books = self.books
+        before = books.cursors.positions().get(connector)
+        if before is None:
+            text = f"connector {connector}: it has no cursor in this log; `edge wal stat` lists those that have"
+            raise Misconfigured(text, code=_NO_REWIND)
+        wanted = books.marks.before_time(since_ns) if first is None else first
+        after = Position(max(wanted, books.trim) - 1)
+        if after >= before:
+            text = f"connector {connector}: position {after + 1} is not before its cursor, {before}; nothing to rewind"
+            raise Misconfigured(text, code=_NO_REWIND)
+        return Rewind(connector, before, after, by, self._clock.now_ns())
+
+    async def rewind(self, rewind: Rewind) -> None:
+        """Set a cursor back, and keep who asked for it; durable on return. Its connector must stand still.
+
+        raises  StoreFailed - the disk does not take it; whether it holds is open
+        """
+        books = self.books
+        books.cursors.rewind(rewind.connector, rewind.after)
+        books.rewinds.add(rewind)
+        await self.wal.flush()
+        if self.options.durability == "fsync":
+            # Outside the store an older mark with the old cursor would win after a power cut: see DurableCursors.
+            mark = books.mark(self.wal.durable)
+            await done_by(self._worker, lambda: self._opened.high_water.write(mark, force=True))
+        self._log.info(
+            "cursor_rewound",
+            connector=rewind.connector,
+            before=rewind.before,
+            after=rewind.after,
+            rows=rewind.rows,
+            by=rewind.by,
+        )
 
     async def close(self) -> None:
         """A last commit, then give everything back; within 3 s, whatever the disk does."""

@@ -1,11 +1,12 @@
 """RocksDB's settings for the durable log, for the process that owns it and for the child that tries it first.
 
-Imports nothing but rocksdict, so that the child starts at once. Memory is bounded: memory tables of the frames, a
+Imports little but rocksdict, so that the child starts at once. Memory is bounded: memory tables of the frames, a
 small block cache, few open files, a short information log, no statistics.
 """
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +20,8 @@ SMALL_BUFFER_BYTES = 1 << 20
 LOG_FILES_BYTES_MAX = 32 << 20  # RocksDB's own log; what must be replayed after a crash
 CACHE_BYTES = 4 << 20
 BLOCK_BYTES = 16 << 10
-OPEN_FILES_MAX = 256
+OPEN_FILES_MAX = 256  # of rows; and no more than this part of what the process may open:
+OPEN_FILES_PART = 4
 MANIFEST_PREALLOCATION_BYTES = 64 << 10
 
 
@@ -39,7 +41,9 @@ def store_options(
     options.set_wal_recovery_mode(recovery or DBRecoveryMode.tolerate_corrupted_tail_records())
     options.set_max_total_wal_size(min(LOG_FILES_BYTES_MAX, 4 * write_buffer_bytes))
     options.set_max_background_jobs(2)
-    options.set_max_open_files(OPEN_FILES_MAX)
+    options.set_max_open_files(_open_files())
+    # Each shard keeps a file at least: with RocksDB's own 64 of them a small bound would be none.
+    options.set_table_cache_num_shard_bits(0)
     options.set_keep_log_file_num(2)
     options.set_max_log_file_size(1 << 20)
     if log_folder:
@@ -49,6 +53,12 @@ def store_options(
     options.set_stats_persist_period_sec(0)
     options.set_skip_stats_update_on_db_open(True)
     return options
+
+
+def _open_files() -> int:
+    """Files that RocksDB keeps open; lines, logs and folders need descriptors as well."""
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return OPEN_FILES_MAX if allowed < 0 else min(OPEN_FILES_MAX, allowed // OPEN_FILES_PART)
 
 
 def family_options(path: str, write_buffer_bytes: int) -> dict[str, Options]:

@@ -21,7 +21,12 @@ VERBS: Mapping[str, str] = {
 }
 GROUPS: Mapping[str, Mapping[str, str]] = {
     "tags": {"ls": "List tags and values.", "get": "Show tags by name.", "watch": "Follow changes."},
-    "wal": {"stat": "How full it is, who lags.", "ls": "Records and gaps.", "verify": "Read and check every record."},
+    "wal": {
+        "stat": "How full it is, who lags.",
+        "ls": "Records and gaps.",
+        "verify": "Read and check every record.",
+        "rewind": "Deliver again to a remote that has lost what it acknowledged.",
+    },
 }
 """Verbs of two words, by the first."""
 PLACES: Mapping[str, str] = {"verify-delivery": "framegate.cli.verify.command:verify_delivery"}

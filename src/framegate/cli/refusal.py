@@ -20,6 +20,7 @@ _BY_CODE = {
     "E4002": exits.NOT_PERMITTED,
     "E4003": exits.TRY_AGAIN,
     "E4011": exits.NOT_PERMITTED,
+    "E4030": exits.FAILED,
 }
 _BY_KIND = (
     (Misconfigured, exits.MISCONFIGURED),

@@ -18,7 +18,8 @@ from framegate.cli.tables import check_with_plugins, plugins_of, read_tables
 from framegate.cli.talk import complain, say
 from framegate.config import GatewayRow, Tables, render_problems
 from framegate.contract.errors import Misconfigured
-from framegate.contract.ports import Log
+from framegate.contract.ports import Clock, Log
+from framegate.endpoint.clock import SystemClock
 from framegate.gateway.health import Health
 from framegate.gateway.home import Home
 from framegate.gateway.memory import be_frugal, settle
@@ -30,13 +31,16 @@ from framegate.runtime.discover import Plugins
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-def serve(home: Path) -> int:
-    """Run until asked to stop; returns the exit code. Raises Misconfigured, StoreFailed for what is not in a table."""
+def serve(home: Path, clock: Clock | None = None) -> int:
+    """Run until asked to stop; returns the exit code. Raises Misconfigured, StoreFailed for what is not in a table.
+
+    clock  the machine's, unless an experiment brings its own
+    """
     be_frugal()
     place = Home(home.resolve())
     plugins = plugins_of(place)
     try:
-        service = _Service(place, read_tables(place, plugins), plugins)
+        service = _Service(place, read_tables(place, plugins), plugins, clock or SystemClock())
         place.prepare()
         with place.owned():
             uvloop.run(service.run())
@@ -53,13 +57,13 @@ def serve(home: Path) -> int:
 class _Service:
     """One gateway and what others see of it, from start to stop."""
 
-    def __init__(self, home: Home, tables: Tables, plugins: Plugins) -> None:
+    def __init__(self, home: Home, tables: Tables, plugins: Plugins, clock: Clock) -> None:
         row = tables.gateway
         self._home = home
         self._tags = len(tables.variables)
         self._plugins = plugins
         self._log: Log = make_log(level=row.log_level, gateway=row.name)
-        self._gateway = Gateway(home, tables, plugins, self._log)
+        self._gateway = Gateway(home, tables, plugins, self._log, clock)
         self._health: Health | None = None
         self._asked_to_stop = asyncio.Event()
 

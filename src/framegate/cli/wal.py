@@ -1,8 +1,14 @@
-"""`edge wal`: facts of the durable log, read from its files; works beside a running gateway and without one."""
+"""`edge wal`: facts of the durable log, read from its files, and the rewind of a connector.
+
+Every verb works beside a running gateway and without one.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import os
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,8 +21,13 @@ from framegate.cli import exits
 from framegate.cli.options import HOME_DEFAULT, HomeOption, OutputOption
 from framegate.cli.output import is_table, write_record, write_rows
 from framegate.cli.talk import complain, say
-from framegate.contract.errors import GatewayError
+from framegate.config import parse_duration
+from framegate.contract.errors import GatewayError, NotConnected
+from framegate.contract.frame import Position
 from framegate.gateway.home import Home
+from framegate.gateway.rewind import rewind_stopped
+from framegate.observe.face import RewindRecord
+from framegate.observe.log import make_log
 from framegate.ops.client import ControlClient
 
 _ENTRY_COLUMNS = ("first", "last", "time", "device", "kind", "gap", "detail")
@@ -24,6 +35,7 @@ _CURSOR_COLUMNS = ("connector", "position", "lag_rows")
 _HOLE_COLUMNS = ("first", "last", "reason")
 _NS = 1_000_000_000
 LIMIT_DEFAULT = 100
+_NOT_RUNNING = "E4010"
 
 
 def stat(*, home: HomeOption = HOME_DEFAULT, output: OutputOption = None) -> int:
@@ -42,6 +54,7 @@ def stat(*, home: HomeOption = HOME_DEFAULT, output: OutputOption = None) -> int
         "rows_lost": facts.rows_lost,
         "tags": facts.tags,
         "set_aside": facts.quarantines,
+        "rewinds": len(facts.rewinds),
     }
     if not is_table(output):
         write_record(record | {"cursors": cursors}, output)
@@ -89,6 +102,51 @@ def verify(*, home: HomeOption = HOME_DEFAULT, output: OutputOption = None) -> i
         return exits.FAILED
     say("every record is whole, every position accounted for")
     return exits.OK
+
+
+def rewind(
+    connector: str,
+    position: Annotated[
+        int | None, Parameter(help="First position to deliver again; `edge wal ls` lists them.")
+    ] = None,
+    /,
+    *,
+    since: Annotated[str | None, Parameter(help="Instead: what came since then, e.g. 1h.")] = None,
+    home: HomeOption = HOME_DEFAULT,
+    output: OutputOption = None,
+) -> int:
+    """Set a connector's cursor back: what the log still holds from there on is delivered again, then what follows.
+
+    For a remote that lost what it had acknowledged. Who asked is kept in the log; `edge wal stat` counts it.
+    """
+    if (position is None) == (since is None) or (position is not None and position < 1):
+        complain("edge wal rewind: say from where, a POSITION from 1 on or --since, one of both")
+        return exits.USAGE
+    first = position or 0
+    since_ns = time.time_ns() - round(parse_duration(since) * _NS) if since else 0
+    place = Home(home.resolve())
+    try:
+        with ControlClient(place.socket) as gateway:
+            done = gateway.rewind(connector, first=first, since_ns=since_ns)
+    except NotConnected as error:
+        if error.stable_code != _NOT_RUNNING:
+            raise
+        start = Position(first) if first else None
+        log = make_log()
+        done = asyncio.run(rewind_stopped(place, connector, start, since_ns, f"uid {os.getuid()}", log))
+    write_record(_rewind(done), output)
+    return exits.OK
+
+
+def _rewind(done: RewindRecord) -> Mapping[str, Any]:
+    return {
+        "connector": done.connector,
+        "first": done.after + 1,
+        "last": done.before,
+        "rows": done.rows,
+        "by": done.by,
+        "time": _moment(done.time_ns),
+    }
 
 
 def _cursors(facts: inspect.StoreStat, home: Path) -> list[Mapping[str, Any]]:

@@ -16,10 +16,20 @@ from pathlib import Path
 
 from framegate import __version__
 from framegate.config import ConnectorRow, DriverRow
+from framegate.contract.frame import Position
 from framegate.contract.quality import Quality
+from framegate.gateway.rewind import Rewinder
 from framegate.gateway.wiring import Gateway
 from framegate.northbound.outbox import Outbox
-from framegate.observe.face import BusHealth, ConnectorHealth, DeviceHealth, GatewayHealth, TagRow, WalHealth
+from framegate.observe.face import (
+    BusHealth,
+    ConnectorHealth,
+    DeviceHealth,
+    GatewayHealth,
+    RewindRecord,
+    TagRow,
+    WalHealth,
+)
 from framegate.observe.metrics import Histogram, Metrics
 from framegate.runtime.health import SlotHealth
 
@@ -32,6 +42,7 @@ class Health:
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
+        self._rewinder = Rewinder(gateway)
 
     @property
     def metrics(self) -> Metrics:
@@ -72,6 +83,9 @@ class Health:
     def values(self, ids: Sequence[int]) -> Sequence[TagRow]:
         last = len(self._gateway.store.catalogue)
         return [self._row(tag_id) for tag_id in ids if 1 <= tag_id <= last]
+
+    async def rewind(self, connector: str, first: Position | None, since_ns: int, by: str) -> RewindRecord:
+        return await self._rewinder.rewind(connector, first, since_ns, by)
 
     def _matching(self, pattern: str, after: int) -> Iterator[int]:
         names = self._gateway.store.catalogue.names(after)

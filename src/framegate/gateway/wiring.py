@@ -10,8 +10,9 @@ it is in health.py.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 
 from framegate.bus.bus import Bus
@@ -21,11 +22,11 @@ from framegate.contract.connector import ConnectorContext
 from framegate.contract.driver import DriverContext
 from framegate.contract.errors import GatewayError
 from framegate.contract.plugin import Manifest
-from framegate.contract.ports import Log
-from framegate.endpoint.clock import SystemClock
+from framegate.contract.ports import Clock, Log
 from framegate.endpoint.endpoint import endpoint_from_row
 from framegate.endpoint.pool import EndpointPool
 from framegate.gateway.binding import Binding, Factories, bind
+from framegate.gateway.clock_watch import ClockWatch
 from framegate.gateway.home import Home
 from framegate.mapper.mapping import compile_mapping
 from framegate.northbound.encoder import make_encoder
@@ -39,17 +40,17 @@ from framegate.runtime.slot import Slot
 class Gateway:
     """Everything that runs, from lines to connectors. One per process and home."""
 
-    def __init__(self, home: Home, tables: Tables, plugins: Mapping[str, Manifest], log: Log) -> None:
+    def __init__(self, home: Home, tables: Tables, plugins: Mapping[str, Manifest], log: Log, clock: Clock) -> None:
         self.home = home
         self.tables = tables
         self.plugins = plugins
         self.log = log
         self.metrics = Metrics()
-        self.clock = SystemClock()
+        self.clock = clock
         self.started_ns = self.clock.now_ns()
         self._dice = random.Random()  # noqa: S311 - jitter, not secrets
         self._factories = Factories(plugins)
-        self._outbox_tasks: list[asyncio.Task[None]] = []
+        self._outbox_tasks: dict[str, asyncio.Task[None]] = {}
 
     async def start(self) -> None:
         """Bring everything up; devices and remotes that are away are retried from then on.
@@ -82,17 +83,41 @@ class Gateway:
         slots = [self._slot(row, binding) for row in self.tables.drivers.values() if row.enabled]
         self.runtime = Runtime(self.lines, self.bus, self.clock, self._dice, self.log, self.metrics)
         for outbox in self.outboxes.values():
-            self._outbox_tasks.append(asyncio.create_task(outbox.run(), name=f"outbox {outbox.name}"))
+            self._deliver(outbox)
+        watch = ClockWatch(self.clock, self.log, self.metrics)
+        self._clock_watch = asyncio.create_task(watch.run(), name="clock watch")
         await self.runtime.start(slots)
 
     async def stop(self) -> None:
         """Stop reading, keep what was read, deliver what is under way, close. Within 2 s, nothing lost."""
+        self._clock_watch.cancel()
         await self.runtime.stop()
         await self.bus.flush()
         await asyncio.gather(*(outbox.stop() for outbox in self.outboxes.values()))
-        await asyncio.gather(*self._outbox_tasks, return_exceptions=True)
+        await asyncio.gather(*self._outbox_tasks.values(), return_exceptions=True)
         await self.lines.close()
         await self.store.close()
+
+    @contextlib.asynccontextmanager
+    async def standing_still(self, connector: str) -> AsyncIterator[None]:
+        """Inside, a connector delivers nothing; afterwards a fresh instance goes on from its cursor.
+
+        A connector that is not enabled stands still anyway.
+        """
+        row = self.tables.connectors.get(connector)
+        outbox = self.outboxes.get(connector)
+        try:
+            if outbox is not None:
+                await outbox.stop()
+            yield
+        finally:
+            if row is not None and outbox is not None:
+                await asyncio.wait([self._outbox_tasks[connector]])
+                self.outboxes[connector] = self._outbox(row)
+                self._deliver(self.outboxes[connector])
+
+    def _deliver(self, outbox: Outbox) -> None:
+        self._outbox_tasks[outbox.name] = asyncio.create_task(outbox.run(), name=f"outbox {outbox.name}")
 
     def _slot(self, row: DriverRow, binding: Binding) -> Slot:
         driver = self._factories.driver(row)

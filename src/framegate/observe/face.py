@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from framegate.contract.frame import Access, Value
+from framegate.contract.frame import Access, Position, Value
 from framegate.observe.metrics import Metrics
 
 
@@ -147,8 +147,23 @@ class TagRow:
     gateway_time: int
 
 
+@dataclass(frozen=True, slots=True)
+class RewindRecord:
+    """A cursor that was set back: the rows after `after` up to `before` are delivered again.
+
+    by  who asked, in words
+    """
+
+    connector: str
+    before: int
+    after: int
+    rows: int
+    by: str
+    time_ns: int
+
+
 class GatewayFace(Protocol):
-    """What `ops` may ask of a gateway. Called on the loop; every answer is made at once and bounded."""
+    """What `ops` may ask of a gateway. Called on the loop; every answer is bounded, and made at once but for rewind."""
 
     @property
     def metrics(self) -> Metrics: ...
@@ -168,3 +183,9 @@ class GatewayFace(Protocol):
 
     def values(self, ids: Sequence[int]) -> Sequence[TagRow]:
         """Tags by their ids, in that order; ids that do not exist are left out."""
+
+    async def rewind(self, connector: str, first: Position | None, since_ns: int, by: str) -> RewindRecord:
+        """Deliver again from a position on, or, without one, the rows since a wall time; within some seconds.
+
+        raises Misconfigured E4030 - it cannot be done as asked; StoreFailed - the disk does not take it
+        """

@@ -15,13 +15,32 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from framegate.contract.errors import Busy, DeviceRefused, FrameBroken, GatewayError, NoReply, NotConnected
+from framegate.contract.errors import (
+    Busy,
+    DeviceRefused,
+    FrameBroken,
+    GatewayError,
+    Misconfigured,
+    NoReply,
+    NotConnected,
+    StoreFailed,
+)
 from framegate.contract.quality import Quality
-from framegate.observe.face import GatewayHealth, TagRow
-from framegate.ops.message import REPLY_BYTES_MAX, TAGS_PER_PAGE_MAX, decode, encode, health_from, tag_from
+from framegate.observe.face import GatewayHealth, RewindRecord, TagRow
+from framegate.ops.message import (
+    REPLY_BYTES_MAX,
+    TAGS_PER_PAGE_MAX,
+    decode,
+    encode,
+    health_from,
+    rewind_from,
+    tag_from,
+)
 from framegate.ops.socket_file import address_of
 
 REPLY_WAIT_S = 5.0
+REWIND_WAIT_S = 15.0
+"""A connector may take some seconds to end what is under way."""
 RETRY_S = 1.0
 
 
@@ -82,6 +101,15 @@ class ControlClient:
         while True:
             yield [tag_from(row) for row in self._receive()["rows"]]
 
+    def rewind(self, connector: str, *, first: int = 0, since_ns: int = 0) -> RewindRecord:
+        """Deliver again from a position on, or what came since a wall time; one of both is given.
+
+        raises Misconfigured E4030 - it cannot be done as asked; StoreFailed - the disk does not take it
+        """
+        self._socket.settimeout(REWIND_WAIT_S)
+        reply = self._ask({"op": "rewind", "connector": connector, "first": first, "since_ns": since_ns})
+        return rewind_from(reply["rewind"])
+
     def _ask(self, request: object) -> dict[str, Any]:
         self._send(request)
         return self._receive()
@@ -96,7 +124,8 @@ class ControlClient:
         try:
             line = self._file.readline(REPLY_BYTES_MAX)
         except TimeoutError as error:
-            text = f"gateway at {self._path}: no answer within {REPLY_WAIT_S:.0f} s; it may be overloaded, see its log"
+            waited_s = self._socket.gettimeout()
+            text = f"gateway at {self._path}: no answer within {waited_s:.0f} s; it may be overloaded, see its log"
             raise NoReply(text, code="E4016") from error
         except OSError as error:
             raise _lost(self._path) from error
@@ -130,4 +159,8 @@ def _refusal(code: str, text: str) -> GatewayError:
         return Busy(text, wait_s=RETRY_S, code=code)
     if code == "E4014":
         return DeviceRefused(text, quality=Quality.BAD_NODE_ID_UNKNOWN, code=code)
+    if code == "E4030":
+        return Misconfigured(text, code=code)
+    if code.startswith("E3"):
+        return StoreFailed(text, code=code)
     return FrameBroken(text, code=code)

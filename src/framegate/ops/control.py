@@ -4,7 +4,8 @@
     ...
     await server.close()
 
-Read-only: health, tags in pages, one tag, a watch on a window of tags. Whoever may enter the gateway's home may ask
+Health, tags in pages, one tag, a watch on a window of tags; and one thing that acts, the rewind of a connector, which
+is kept with the user id that the kernel tells of the asker. Whoever may enter the gateway's home may ask
 (docs/decisions/0003); everything is bounded: bytes of a line, clients, tags, time to read an answer. Message
 forms are in message.py.
 """
@@ -13,11 +14,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from framegate.contract.errors import DeviceRefused, FrameBroken, GatewayError
+from framegate.contract.frame import Position
 from framegate.contract.quality import Quality
 from framegate.observe.face import GatewayFace, TagRow
 from framegate.ops.message import (
@@ -36,6 +40,8 @@ REQUEST_WAIT_S = 60.0
 """A client that asks nothing for so long is let go."""
 REPLY_WAIT_S = 10.0
 """A client that does not read its answer for so long is cut."""
+_POSITION_MAX = 2**63 - 1
+_PEER = struct.Struct("3i")  # struct ucred of unix(7): process, user, group
 
 
 async def serve(face: GatewayFace, path: Path) -> ControlServer:
@@ -109,7 +115,7 @@ class ControlServer:
             if request.get("op") == "watch":
                 await self._watch(_ids(request), writer)
                 return False
-            reply = self._reply(request)
+            reply = await self._rewind(request, writer) if request.get("op") == "rewind" else self._reply(request)
         except GatewayError as error:
             reply = {"ok": False, "code": error.stable_code, "text": error.text}
         await _send(writer, reply)
@@ -129,7 +135,9 @@ class ControlServer:
             case "get":
                 return {"ok": True, "row": self._tag(_text(request, "tag", ""))}
             case other:
-                raise FrameBroken(f"control socket: no op {other!r}; one of health, tags, get, watch", code="E4013")
+                raise FrameBroken(
+                    f"control socket: no op {other!r}; one of health, tags, get, watch, rewind", code="E4013"
+                )
 
     def _tag(self, name: str) -> TagRow:
         row = self._face.value(name)
@@ -137,6 +145,15 @@ class ControlServer:
             text = f"tag {name}: no such tag; `edge tags ls` lists them"
             raise DeviceRefused(text, code="E4014", quality=Quality.BAD_NODE_ID_UNKNOWN)
         return row
+
+    async def _rewind(self, request: Mapping[str, Any], writer: asyncio.StreamWriter) -> Mapping[str, Any]:
+        first = _number(request, "first", 0, _POSITION_MAX)
+        since_ns = _number(request, "since_ns", 0, _POSITION_MAX)
+        if bool(first) == bool(since_ns):
+            raise FrameBroken("control socket: a rewind is from a position or since a time, one of both", code="E4013")
+        name = _text(request, "connector", "")
+        place = Position(first) if first else None
+        return {"ok": True, "rewind": await self._face.rewind(name, place, since_ns, _user_of(writer))}
 
     async def _watch(self, ids: Sequence[int], writer: asyncio.StreamWriter) -> None:
         """Send rows that changed until the client leaves; a slow client gets fewer, newer rows."""
@@ -156,6 +173,11 @@ async def _send(writer: asyncio.StreamWriter, reply: object) -> None:
     writer.write(encode(reply))
     async with asyncio.timeout(REPLY_WAIT_S):
         await writer.drain()
+
+
+def _user_of(writer: asyncio.StreamWriter) -> str:
+    peer = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+    return f"uid {_PEER.unpack(peer)[1]}"
 
 
 def _text(request: Mapping[str, Any], key: str, default: str) -> str:

@@ -17,7 +17,15 @@ from typing import Any, TypeVar
 import orjson
 
 from framegate.contract.errors import FrameBroken
-from framegate.observe.face import BusHealth, ConnectorHealth, DeviceHealth, GatewayHealth, TagRow, WalHealth
+from framegate.observe.face import (
+    BusHealth,
+    ConnectorHealth,
+    DeviceHealth,
+    GatewayHealth,
+    RewindRecord,
+    TagRow,
+    WalHealth,
+)
 
 REQUEST_BYTES_MAX = 64 * 1024
 REPLY_BYTES_MAX = 16 * 1024 * 1024
@@ -66,6 +74,14 @@ def tag_from(message: Mapping[str, Any]) -> TagRow:
     """The record of one tag; raises FrameBroken E4013 where a field is missing."""
     try:
         return _record(TagRow, message)
+    except (KeyError, TypeError) as error:
+        raise _other_version(error) from error
+
+
+def rewind_from(message: Mapping[str, Any]) -> RewindRecord:
+    """The record of a rewind; raises FrameBroken E4013 where a field is missing."""
+    try:
+        return _record(RewindRecord, message)
     except (KeyError, TypeError) as error:
         raise _other_version(error) from error
 

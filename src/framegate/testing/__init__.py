@@ -6,7 +6,9 @@
     loop           an event loop whose time leaps instead of passing
     account        what reached a remote: lost, repeated, out of order
     simulation     a whole gateway in a simulated world, and every promise of delivery as a check
-
+    tally          the same for floods: positions only
+    fault_proxy    a bad network between two ports
+    mosquitto      a broker that is not ours
     plant          tables of a small plant, and the gateway as a process of its own
 
 Plugins' own tests may import from here; product code never does, apart from the verbs that test: the demo, and

@@ -18,16 +18,19 @@ PROGRAM = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbi
 
 
 class Mosquitto:
-    """One broker; it keeps nothing over a restart.
+    """One broker; it keeps nothing over a restart, unless it is persistent and stopped in order.
 
     port      plain listener, for everybody
     tls_port  second listener, when `tls` was given; 0 otherwise
     """
 
-    def __init__(self, folder: Path, *, tls: str = "") -> None:
+    def __init__(self, folder: Path, *, tls: str = "", is_persistent: bool = False) -> None:
         """Nothing runs before start().
 
-        tls  lines for the configuration of the second listener: certfile, keyfile, cafile, require_certificate
+        tls            lines for the configuration of the second listener: certfile, keyfile, cafile,
+                       require_certificate
+        is_persistent  keeps sessions and queued messages, as `persistence true` means it: written now and then and
+                       at an orderly stop, so that a kill loses what came since
         """
         assert PROGRAM is not None, "mosquitto is not installed"
         self.port = free_port()
@@ -38,7 +41,11 @@ class Mosquitto:
         self._config = folder / f"mosquitto-{self.port}.conf"
         # Started by root, it would otherwise become another user, who may not read the test's keys.
         user = f"user {getpass.getuser()}\n"
-        self._config.write_text(f"{user}allow_anonymous true\nmax_queued_messages 0\nlog_type error\n{listeners}")
+        kept = f"persistence true\npersistence_location {folder}/\npersistence_file mosquitto-{self.port}.db\n"
+        self._config.write_text(
+            f"{user}allow_anonymous true\nmax_queued_messages 0\nset_tcp_nodelay true\nlog_type error\n"
+            f"{kept * is_persistent}{listeners}"
+        )
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -56,8 +63,15 @@ class Mosquitto:
             else:
                 return
 
+    def kill(self) -> None:
+        """SIGKILL, as a power cut would: it has no time to keep anything."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+
     def stop(self) -> None:
-        """End it; sessions and queued messages are gone."""
+        """End it in order; without persistence sessions and queued messages are gone."""
         process, self._process = self._process, None
         if process is None:
             return

@@ -19,6 +19,7 @@ class Faults:
     wrong_unit, wrong_function, wrong_count   answers with another unit id, function code, byte count
     duplicate          answers twice
     oversize           announces 65,535 bytes and never sends them
+    unfinished         sends its answers without their last byte
     flood              after the first request sends without end: garbage, or whole frames nobody asked for
     reset              closes the connection in the middle of an answer
     exception          answers with this exception code
@@ -37,6 +38,7 @@ class Faults:
     wrong_count: bool = False
     duplicate: bool = False
     oversize: bool = False
+    unfinished: bool = False
     flood: Flood = ""
     reset: bool = False
     exception: int = 0

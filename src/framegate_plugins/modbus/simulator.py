@@ -124,6 +124,8 @@ class Talk:
         frame = self.wrap(transaction, (unit + 1) & 0xFF if faults.wrong_unit else unit, answer)
         if faults.oversize:
             frame = frame[:4] + b"\xff\xff" + frame[6:]
+        if faults.unfinished:
+            frame = frame[:-1]
         if faults.duplicate:
             frame += frame
         if faults.garbage:

@@ -1,6 +1,6 @@
 """A small MQTT subscriber for the demo and for tests: one filter, QoS 1, every message handed to a function.
 
-It ends with its connection; whoever needs more uses a real client.
+It ends with its connection, unless the broker is asked to keep messages until it comes again.
 """
 
 from __future__ import annotations
@@ -33,18 +33,22 @@ _NO_KEEP_ALIVE = 0
 class Subscription(asyncio.Protocol):
     """A connection that listens."""
 
-    def __init__(self, topic_filter: str, take: Callable[[str, bytes], object], client_id: str) -> None:
+    def __init__(
+        self, topic_filter: str, take: Callable[[str, bytes], object], client_id: str, *, keeps_session: bool = False
+    ) -> None:
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._topic_filter = topic_filter
         self._take_message = take
         self._client_id = client_id
+        self._keeps_session = keeps_session
         self._reader = PacketReader(Version.V3_1_1)
         self._transport: asyncio.Transport | None = None
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._send(Connect(self._client_id, Version.V3_1_1, keep_alive_s=_NO_KEEP_ALIVE))
+        clean = not self._keeps_session
+        self._send(Connect(self._client_id, Version.V3_1_1, clean=clean, keep_alive_s=_NO_KEEP_ALIVE))
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -92,18 +96,25 @@ class Subscription(asyncio.Protocol):
 
 
 async def subscribe(
-    host: str, port: int, topic_filter: str, take: Callable[[str, bytes], object], *, client_id: str = ""
+    host: str,
+    port: int,
+    topic_filter: str,
+    take: Callable[[str, bytes], object],
+    *,
+    client_id: str = "",
+    keeps_session: bool = False,
 ) -> Subscription:
     """Call `take(topic, payload)` for every message that a filter takes in, from now on.
 
-    client_id  empty: the broker chooses one
-    raises     NotConnected - unreachable, or refused
+    client_id      empty: the broker chooses one
+    keeps_session  the broker keeps what comes for this client_id while it is away
+    raises         NotConnected - unreachable, or refused
     """
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(SUBSCRIBE_S):
             _, subscription = await loop.create_connection(
-                lambda: Subscription(topic_filter, take, client_id), host, port
+                lambda: Subscription(topic_filter, take, client_id, keeps_session=keeps_session), host, port
             )
             await subscription.ready
     except OSError as error:

@@ -180,6 +180,16 @@ async def test_clock_that_jumps_ages_no_row(
     assert "wal_clock_stepped" in log.events()
 
 
+async def test_clock_that_jumps_at_every_look_does_not_fill_the_log(
+    tmp_path: Path, open_at: OpenAt, clock: Any, log: Any
+) -> None:
+    store = await open_at(tmp_path, **SMALL)
+    for _ in range(10):
+        clock.wall_ns += HOUR_NS
+        store._retention.tick(store.disk.bytes_used())
+    assert log.events().count("wal_clock_stepped") == 1
+
+
 async def test_connector_that_comes_late_is_told_what_went_before(
     tmp_path: Path, open_at: OpenAt, bus_on: BusOn, noise: Callable[[int], Batch]
 ) -> None:

@@ -48,6 +48,34 @@ def owned_by_another(store: Path) -> Iterator[None]:
             other.kill()
 
 
+FEW_FILES = """
+import asyncio, resource, sys
+from pathlib import Path
+import numpy as np
+from framegate.bus.options import StoreOptions
+from framegate.bus.store import open_store
+from framegate.contract.frame import Batch, uniform_quality, uniform_time
+from framegate.endpoint.clock import SystemClock
+from framegate.observe.log import make_log
+from framegate.observe.metrics import Metrics
+
+async def main():
+    limits = {"retention_bytes": 1 << 24, "keep_acked_bytes": 1 << 20, "write_buffer_bytes": 1 << 18}
+    options = StoreOptions(durability="os", **limits)
+    store = await open_store(Path(sys.argv[1]), options, SystemClock(), make_log(), Metrics())
+    tag, dice = np.arange(1, 4097, dtype=np.int32), np.random.default_rng(7)
+    for number in range(400):
+        rows = dice.integers(0, 1 << 62, 4096)
+        store.wal.append(Batch(tag, rows, uniform_quality(0), uniform_time(1), number))
+        await store.wal.flush(10.0)
+    print(store.wal.durable, len(list(Path(sys.argv[1], "store").glob("*.sst"))))
+    await store.close()
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (48, 48))
+asyncio.run(main())
+"""
+
+
 def file_at(path: Path) -> None:
     path.parent.mkdir(exist_ok=True)
     path.write_text("")
@@ -55,6 +83,18 @@ def file_at(path: Path) -> None:
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
+
+
+def test_store_of_many_files_makes_do_with_few_open_ones(tmp_path: Path) -> None:
+    """Beyond the process's limit RocksDB could open none of its files, and the log failed over and over."""
+    done = subprocess.run(
+        [sys.executable, "-c", FEW_FILES, str(tmp_path)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "wal_failed" not in done.stderr
+    durable, files = map(int, done.stdout.split())
+    assert durable == 400 * 4096
+    assert files > 48 - 21, "with the 21 that are no rows, this store has more files than may be open"
 
 
 async def test_store_reopened_has_rows_cursors_ids_and_layouts(

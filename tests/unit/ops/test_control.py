@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import stat
 from collections.abc import AsyncIterator, Callable
@@ -207,3 +208,20 @@ async def _until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
         while not condition():  # noqa: ASYNC110 - polls a plain fact
             await asyncio.sleep(0.005)
+
+
+async def test_rewind_is_handed_on_with_the_user_that_the_kernel_names(server: ControlServer) -> None:
+    done = await ask(server, lambda client: client.rewind("cloud", first=41))
+    assert (done.connector, done.after, done.rows, done.by) == ("cloud", 40, 60, f"uid {os.getuid()}")
+    assert (await ask(server, lambda client: client.rewind("cloud", since_ns=77))).time_ns == 77
+
+
+async def test_rewind_that_is_refused_keeps_its_code(server: ControlServer) -> None:
+    with pytest.raises(Misconfigured, match="E4030 connector nix"):
+        await ask(server, lambda client: client.rewind("nix", first=1))
+
+
+@pytest.mark.parametrize("place", [{}, {"first": 1, "since_ns": 1}, {"first": -1}, {"first": "1"}])
+async def test_rewind_from_nowhere_is_refused(server: ControlServer, place: dict[str, object]) -> None:
+    reply = await raw(server, json.dumps({"op": "rewind", "connector": "cloud", **place}).encode() + b"\n")
+    assert (reply["ok"], reply["code"]) == (False, "E4013")

@@ -15,7 +15,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from framegate.cli.verify import damage, disk_full, kill, power_cut, sync_fault
+from framegate.cli.verify import (
+    backlog,
+    clock,
+    cold_start,
+    damage,
+    disk_full,
+    flapping,
+    forgetful_broker,
+    hostile_devices,
+    kill,
+    memory_cap,
+    neighbours,
+    power_cut,
+    sync_fault,
+)
 from framegate.cli.verify.experiment import Experiment, PromiseBroken, Result, Scratch
 from framegate.contract.errors import GatewayError, Misconfigured
 
@@ -25,6 +39,14 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     sync_fault.EXPERIMENT,
     disk_full.EXPERIMENT,
     damage.EXPERIMENT,
+    backlog.EXPERIMENT,
+    flapping.EXPERIMENT,
+    forgetful_broker.EXPERIMENT,
+    neighbours.EXPERIMENT,
+    clock.EXPERIMENT,
+    hostile_devices.EXPERIMENT,
+    memory_cap.EXPERIMENT,
+    cold_start.EXPERIMENT,
 )
 """In the order in which they run. To add one: a module with `EXPERIMENT`, an import, and its name here."""
 SEED_MAX = 1 << 32

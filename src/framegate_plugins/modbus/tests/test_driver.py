@@ -101,6 +101,7 @@ async def test_pipelined_reads_give_the_same_values(trial: Trial) -> None:
 BAD_ANSWERS = [
     {"silent": True}, {"delay_s": 0.5}, {"drip_bytes_per_s": 20.0}, {"wrong_unit": True}, {"wrong_function": True},
     {"wrong_count": True}, {"reset": True}, {"exception": 4}, {"flood": "garbage"}, {"flood": "frames"},
+    {"unfinished": True},
 ]  # fmt: skip
 ONLY_WITH_IDS: list[dict[str, object]] = [{"wrong_transaction": True}, {"oversize": True}]
 
