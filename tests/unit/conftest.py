@@ -56,6 +56,7 @@ CONNECTOR = ConnectorHealth(
     latency_p99_ms=40.0,
     reconnects=1,
     refused=0,
+    letters=0,
     error="",
     hint="",
 )

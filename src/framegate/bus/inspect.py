@@ -1,4 +1,4 @@
-"""Read-only facts of a durable log, for `edge wal stat`, `ls` and `verify`.
+"""Read-only facts of a durable log, for `edge wal stat`, `ls` and `verify`, and its dead letters for `edge dlq`.
 
 Works beside a running gateway: it sees what that had written when it looked, durable or not, and changes nothing of
 the log. A store that RocksDB refuses to open raises StoreFailed E3003; the gateway would set it aside at its next
@@ -19,6 +19,7 @@ from rocksdict import AccessType
 from framegate.bus.books import Books
 from framegate.bus.fault import DAMAGED, MISSING
 from framegate.bus.highwater import read_mark
+from framegate.bus.letters import LetterBook
 from framegate.bus.mark import HighWaterMark
 from framegate.bus.opening import HIGH_WATER, STORE, quarantines
 from framegate.bus.options import StoreOptions
@@ -170,6 +171,13 @@ def verify(folder: Path) -> Verdict:
             missing(expected, last, replay.why or "the end of the log is gone")
         head = Position(max(last, expected - 1))
         return Verdict(books.trim, head, mark.position, records, rows, len(books.gaps), tuple(holes))
+
+
+@contextmanager
+def letters(folder: Path) -> Iterator[LetterBook]:
+    """The dead letters in a data folder, to be read only; raises StoreFailed."""
+    with _opened(folder) as (_, books, _):
+        yield books.letters
 
 
 @contextmanager

@@ -36,10 +36,11 @@ SALVAGE_START_S = 1.0  # a child's start, on top of its budget
 
 
 class Kept(TypedDict):
-    """What salvage.py answers: rows carried over, and first, last and reason of each hole between them."""
+    """What salvage.py answers: rows carried over, first, last and reason of each hole between them; broken letters."""
 
     rows: int
     holes: list[tuple[int, int, str]]
+    letters: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +123,8 @@ def _open(
         books = Books(disk, options)
         for connector in books.load(high_water.mark):
             log.error("wal_cursor_damaged", connector=connector)
+        for reason in books.letters.broken:
+            log.error("dead_letter_damaged", reason=reason)
         recovered = recover(disk, books, high_water.mark.position, clock, log)
     except StoreFailed:
         disk.close()
@@ -158,10 +161,12 @@ def _set_aside(folder: Path, high_water: HighWaterFile, reason: str, log: Log) -
             shutil.rmtree(folder / f"store.damaged-{number}")
     except OSError as error:
         raise _unwritable(folder, error.strerror or str(error)) from error
-    answer: Kept = kept or {"rows": 0, "holes": []}
+    answer: Kept = kept or {"rows": 0, "holes": [], "letters": ["none of them can be read"]}
     log.error("wal_quarantined", folder=str(aside), reason=reason, rows_kept=answer["rows"])
     for start, stop, why in answer["holes"]:
         log.error("wal_damage", first_pos=start, last_pos=stop, reason=why)
+    for why in answer["letters"]:
+        log.error("dead_letter_damaged", reason=why)
 
 
 def _salvage(aside: Path, fresh: Path, first: int, tags: int, *, can_read_log: bool) -> Kept | None:

@@ -4,7 +4,7 @@
 tables by hard link. MODE is how the copy is made to open: "skip" leaves out broken log records, "repair" has
 RocksDB rebuild its list of files first, "tables" does so without its log. Rows from FIRST on are copied in order of
 position until the budget is spent; each hole between them becomes a gap. The answer is one line of JSON: rows
-copied, and the holes.
+copied, the holes, and what was wrong with dead letters that could not be.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ def salvage(source: Path, target: Path, mode: str, first: int, tags: int, budget
         new = RocksDisk(target, create=True)
         try:
             _copy_small(old, new)
-            answer = _copy_rows(old, new, first, tags, until)
+            letters = _copy_letters(old, new)
+            answer = {**_copy_rows(old, new, first, tags, until), "letters": letters}
             new.sync()
         finally:
             new.close()
@@ -130,6 +131,20 @@ def _copy_small(old: RocksDisk, new: RocksDisk) -> None:
         name = key.removeprefix(TWIN_PREFIX)
         if key.startswith(TWIN_PREFIX) and _is_whole(name, data):
             _write(new, [("catalogue", name, data), ("meta", key, data)])
+
+
+def _copy_letters(old: RocksDisk, new: RocksDisk) -> list[str]:
+    """Dead letters up to the first damaged block; returns what was wrong with those that are lost."""
+    broken: list[str] = []
+    try:
+        for key, data in old.scan("letters", b""):
+            if _is_whole(key, data):
+                _write(new, [("letters", key, data)])
+            else:
+                broken.append(f"letter {key.hex()}: its check sum is wrong")
+    except StoreFailed as error:
+        broken.append(f"dead letters cannot be read to their end: {error.text}")
+    return broken[:HOLES_MAX]
 
 
 def _readable(disk: RocksDisk, family: Family, start: bytes) -> Iterator[tuple[bytes, bytes]]:

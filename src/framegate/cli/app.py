@@ -16,11 +16,18 @@ VERBS: Mapping[str, str] = {
     "top": "Watch a running gateway: devices, connectors, log.",
     "tags": "Tags of a running gateway.",
     "wal": "The durable log.",
+    "dlq": "Messages that a remote refused for good.",
     "version": "Show the version.",
 }
 GROUPS: Mapping[str, Mapping[str, str]] = {
     "tags": {"ls": "List tags and values.", "get": "Show tags by name.", "watch": "Follow changes."},
     "wal": {"stat": "How full it is, who lags.", "ls": "Records and gaps.", "verify": "Read and check every record."},
+    "dlq": {
+        "ls": "List them, with the reason.",
+        "retry": "Send them again through the running gateway.",
+        "export": "Write them to a file, payloads included.",
+        "drop": "Throw them away.",
+    },
 }
 """Verbs of two words, by the first."""
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from framegate import __version__
 from framegate.config import ConnectorRow, DriverRow
 from framegate.contract.quality import Quality
+from framegate.gateway.letters import LetterDesk
 from framegate.gateway.wiring import Gateway
 from framegate.northbound.outbox import Outbox
 from framegate.observe.face import BusHealth, ConnectorHealth, DeviceHealth, GatewayHealth, TagRow, WalHealth
@@ -32,6 +33,11 @@ class Health:
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
+        self._letters = LetterDesk(gateway.store.letters, gateway.outboxes, gateway.clock, gateway.log, gateway.metrics)
+
+    @property
+    def letters(self) -> LetterDesk:
+        return self._letters
 
     @property
     def metrics(self) -> Metrics:
@@ -136,6 +142,7 @@ class Health:
             latency_p99_ms=percentile(latency, 0.99),
             reconnects=metrics.counter("edge_outbox_reconnects_total", connector=row.name).value,
             refused=metrics.counter("edge_outbox_dead_letters_total", connector=row.name).value,
+            letters=self._gateway.store.letters.count(row.name),
             error=health.last_error,
             hint="",
         )

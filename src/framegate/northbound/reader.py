@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
+from framegate.contract.errors import GatewayError
 from framegate.contract.frame import Gap, Placed, Position
 from framegate.contract.ports import FrameSource
 from framegate.northbound.encoder import Encoder
@@ -124,3 +125,16 @@ def _pieces(placed: Placed, rows_max: int) -> Iterator[Placed]:
         return
     for start in range(0, rows, rows_max):
         yield part(placed, start, min(start + rows_max, rows))
+
+
+def before_oldest(source: FrameSource) -> Position:
+    """Last position before the oldest row kept: nothing before it is missing to a new connector."""
+    position = Position(0)
+    try:
+        for item in source.read(position, 1):
+            if not isinstance(item, Gap):
+                return Position(max(position, item.first - 1))
+            position = item.last
+    except GatewayError:  # the log cannot be read now: too much is announced rather than too little
+        return Position(0)
+    return position
