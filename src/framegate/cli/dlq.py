@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Annotated, Any
@@ -64,8 +64,11 @@ def retry(
 
     A letter that the remote takes is gone; one that it refuses stays. Exit code 1 when one stays.
     """
+    if bool(ids) == (every or bool(connector)):
+        text = "dlq retry: name letters by their ids, or all of them with --all, or those of one --connector"
+        raise Misconfigured(text, code="E4025")
     with ControlClient(_socket(home)) as gateway:
-        chosen = _chosen(gateway, ids, connector, every=every)
+        chosen = sorted(ids, key=_order) if ids else [row.id for row in gateway.letters(connector)]
         stayed = 0
 
         def outcomes() -> Iterator[Mapping[str, Any]]:
@@ -97,7 +100,7 @@ def drop(
 
 
 def export(
-    file: Annotated[str, Parameter(help="A file that does not exist yet; - for stdout.")],
+    file: Annotated[str, Parameter(allow_leading_hyphen=True, help="A file that does not exist yet; - for stdout.")],
     /,
     *,
     connector: ConnectorOption = "",
@@ -164,17 +167,8 @@ def _source(home: Path) -> Iterator[_Source]:
         yield _Source(lambda connector: iter(book.rows(connector)), book.letter)
 
 
-def _chosen(gateway: ControlClient, ids: Sequence[str] | None, connector: str, *, every: bool) -> Sequence[str]:
-    """Ids to send again, in order of connector and position; raises Misconfigured where it is not clear which."""
-    if bool(ids) == (every or bool(connector)):
-        text = "dlq retry: name letters by their ids, or all of them with --all, or those of one --connector"
-        raise Misconfigured(text, code="E4025")
-    if not ids:
-        return [row.id for row in gateway.letters(connector)]
-    return sorted(ids, key=_order)
-
-
 def _order(id_: str) -> tuple[str, int, str]:
+    """Connector, then position; what is no id keeps its place by its text."""
     connector, _, position = id_.rpartition("/")
     return connector, int(position) if position.isdecimal() else 0, position
 
