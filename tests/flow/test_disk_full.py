@@ -43,9 +43,10 @@ async def test_full_disk_is_told_and_left_by_itself(
     subscribe: Callable[..., Awaitable[Account]],
     run: Callable[[Path], subprocess.Popen[bytes]],
     health: Callable[[Path], Awaitable[GatewayHealth]],
+    counted: Callable[[int, str], Awaitable[dict[str, float]]],
     policy: str,
 ) -> None:
-    home = small_disk
+    home, port = small_disk, plant.free_port()
     plc = await modbus()
     flood(plc, TAGS)
     account = await subscribe(mosquitto.port)
@@ -56,6 +57,7 @@ async def test_full_disk_is_told_and_left_by_itself(
         tags=TAGS,
         scan="20ms",
         gateway=f", store: {{disk_full: {policy}, ring_rows: 2048}}",
+        metrics=port,
     )
     gateway = run(home)
     await plant.until(lambda: account.newest > 1_000, "values")
@@ -73,5 +75,10 @@ async def test_full_disk_is_told_and_left_by_itself(
     assert account.lost(account.newest) == 0, "every position arrived or was announced"
     assert (account.out_of_order, account.conflicts) == (0, 0)
     assert {notice.reason for notice in account.notices} <= (set() if policy == "block" else {"disk_full"})
+    now = await health(home)
+    assert (await counted(port, "edge_wal_gap_rows_total")).get("disk_full", 0) == now.wal.rows_dropped
+    if policy != "drop_oldest":  # delivered rows went there: they are in a gap only where a connector needed them
+        assert sum(notice.last - notice.first + 1 for notice in account.notices) == now.wal.rows_dropped
+        assert (await counted(port, "edge_bus_dropped_rows_total"))[""] == now.wal.rows_dropped
     code, _ = plant.stop_gateway(gateway)
     assert code == 0

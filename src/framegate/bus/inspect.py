@@ -70,7 +70,10 @@ class StoreStat:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One record, or one gap, in order of position. `reason` is "" for a record."""
+    """One record, or one gap, in order of position. `reason` is "" for a record.
+
+    connector  of a gap: the only one that needed its rows; "" = every connector
+    """
 
     first: Position
     last: Position
@@ -79,6 +82,7 @@ class Entry:
     device: str
     reason: str
     detail: str
+    connector: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +215,7 @@ def _open(store: Path, scratch: str) -> RocksDisk:
 
 
 def _gap_entry(gap: Gap) -> Entry:
-    return Entry(gap.first, gap.last, gap.time, None, "", gap.reason, gap.detail)
+    return Entry(gap.first, gap.last, gap.time, None, "", gap.reason, gap.detail, gap.connector)
 
 
 def _device(books: Books, tag_id: int) -> str:

@@ -36,9 +36,15 @@ SALVAGE_START_S = 1.0  # a child's start, on top of its budget
 
 
 class Kept(TypedDict):
-    """What salvage.py answers: rows carried over, first, last and reason of each hole between them; broken letters."""
+    """What salvage.py answers.
+
+    rows, lost  carried over, and missing between them
+    holes       first, last and reason of each stretch that is missing
+    letters     what was wrong with dead letters that are lost
+    """
 
     rows: int
+    lost: int
     holes: list[tuple[int, int, str]]
     letters: list[str]
 
@@ -103,8 +109,10 @@ def _open_or_salvage(
         if error.stable_code != DAMAGED:
             raise
         reason = error.text
-    _set_aside(folder, high_water, reason, log)
-    return _open(folder, options, high_water, ballast, clock, log)
+    lost = _set_aside(folder, high_water, reason, log)
+    opened = _open(folder, options, high_water, ballast, clock, log)
+    opened.books.gaps.rows["damage"] += lost  # those gaps came with the store
+    return opened
 
 
 def _open(
@@ -145,8 +153,8 @@ def _is_new(store: Path, high_water: HighWaterFile) -> bool:
     return True
 
 
-def _set_aside(folder: Path, high_water: HighWaterFile, reason: str, log: Log) -> None:
-    """Move a damaged store out of the way and carry over what can be read of it."""
+def _set_aside(folder: Path, high_water: HighWaterFile, reason: str, log: Log) -> int:
+    """Move a damaged store out of the way and carry over what can be read of it; returns rows that gaps stand for."""
     mark = high_water.mark
     store, fresh = folder / STORE, folder / "store.new"
     aside = folder / f"store.damaged-{max(quarantines(folder), default=0) + 1}"
@@ -161,12 +169,13 @@ def _set_aside(folder: Path, high_water: HighWaterFile, reason: str, log: Log) -
             shutil.rmtree(folder / f"store.damaged-{number}")
     except OSError as error:
         raise _unwritable(folder, error.strerror or str(error)) from error
-    answer: Kept = kept or {"rows": 0, "holes": [], "letters": ["none of them can be read"]}
+    answer: Kept = kept or {"rows": 0, "lost": 0, "holes": [], "letters": ["none of them can be read"]}
     log.error("wal_quarantined", folder=str(aside), reason=reason, rows_kept=answer["rows"])
     for start, stop, why in answer["holes"]:
         log.error("wal_damage", first_pos=start, last_pos=stop, reason=why)
     for why in answer["letters"]:
         log.error("dead_letter_damaged", reason=why)
+    return answer["lost"]
 
 
 def _salvage(aside: Path, fresh: Path, first: int, tags: int, *, can_read_log: bool) -> Kept | None:

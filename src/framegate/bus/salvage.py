@@ -4,7 +4,7 @@
 tables by hard link. MODE is how the copy is made to open: "skip" leaves out broken log records, "repair" has
 RocksDB rebuild its list of files first, "tables" does so without its log. Rows from FIRST on are copied in order of
 position until the budget is spent; each hole between them becomes a gap. The answer is one line of JSON: rows
-copied, the holes, and what was wrong with dead letters that could not be.
+copied, rows lost between them, the holes, and what was wrong with dead letters that could not be.
 """
 
 from __future__ import annotations
@@ -92,7 +92,8 @@ def _copy_rows(old: RocksDisk, new: RocksDisk, first: int, tags: int, until: flo
             break
     books.trim_to(Position(trim))
     _write(new, [*books.take_changes(), *frames])
-    return {"rows": rows, "holes": holes[:HOLES_MAX]}
+    lost = sum(stop - start + 1 for start, stop, _ in holes)
+    return {"rows": rows, "lost": lost, "holes": holes[:HOLES_MAX]}
 
 
 def _not_asked(first: int, last: int, why: str) -> None:

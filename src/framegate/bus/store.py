@@ -51,6 +51,8 @@ class Store:
         self._loop = asyncio.get_running_loop()
         ground = Ground(opened.disk, worker, opened.high_water, self._repair)
         self.wal = Wal(ground, opened.books, opened.recovered.head, options, clock, log, metrics)
+        for reason, rows in opened.books.gaps.rows.items():  # found missing at the start
+            metrics.counter("edge_wal_gap_rows_total", reason=reason).value += rows
         self._retention = Retention(opened.disk, self.wal, worker, options, clock, log, metrics)
         self.bytes_used = opened.disk.bytes_used()
         self.bytes_free = opened.disk.bytes_free()

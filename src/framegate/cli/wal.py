@@ -19,7 +19,7 @@ from framegate.contract.errors import GatewayError
 from framegate.gateway.home import Home
 from framegate.ops.client import ControlClient
 
-_ENTRY_COLUMNS = ("first", "last", "time", "device", "kind", "gap", "detail")
+_ENTRY_COLUMNS = ("first", "last", "time", "device", "kind", "gap", "connector", "detail")
 _CURSOR_COLUMNS = ("connector", "position", "lag_rows")
 _HOLE_COLUMNS = ("first", "last", "reason")
 LIMIT_DEFAULT = 100
@@ -117,5 +117,6 @@ def _entry(entry: inspect.Entry) -> Mapping[str, Any]:
         "device": entry.device,
         "kind": entry.kind.name.lower() if entry.kind else None,
         "gap": entry.reason or None,
+        "connector": entry.connector or None,
         "detail": entry.detail,
     }

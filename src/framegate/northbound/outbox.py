@@ -362,7 +362,9 @@ class Outbox:
             self._log.error("outbox_cursor_ahead", connector=self.name, position=position, durable=durable)
             position = durable
         self.health.position = position
-        return Reader(self._source, self._encoder, self._options, position, on_missing=self._on_missing)
+        return Reader(
+            self._source, self._encoder, self._options, position, connector=self.name, on_missing=self._on_missing
+        )
 
     def _on_missing(self, gap: Gap) -> None:
         self._meters.missing_rows.value += gap.last - gap.first + 1

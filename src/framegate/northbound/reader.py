@@ -28,7 +28,7 @@ class Reader:
     on_missing  told the first and last position of a stretch that is gone
     """
 
-    __slots__ = ("_bytes_per_row", "_encoder", "_on_missing", "_options", "_ready", "_source", "position")
+    __slots__ = ("_bytes_per_row", "_connector", "_encoder", "_on_missing", "_options", "_ready", "_source", "position")
 
     def __init__(
         self,
@@ -37,9 +37,11 @@ class Reader:
         options: OutboxOptions,
         position: Position,
         *,
+        connector: str = "",
         on_missing: Callable[[Gap], None],
     ) -> None:
         self.position = position
+        self._connector = connector
         self._source, self._encoder, self._options, self._on_missing = source, encoder, options, on_missing
         self._ready: deque[Sequence[Placed] | Gap] = deque()
         self._bytes_per_row = _FIRST_GUESS_BYTES_PER_ROW
@@ -109,6 +111,8 @@ class Reader:
         return Flight(window, window.last, rows, min([entry.batch.gateway_time for entry in placed]))
 
     def _gap(self, gap: Gap) -> Flight:
+        if gap.connector != self._connector:  # another one needed the rows when they went; now this one lacks them too
+            gap = gap._replace(connector="")
         window = self._encoder.encode_gap(gap)
         self._on_missing(gap)
         return Flight(window, gap.last, 0, gap.time)
