@@ -124,8 +124,11 @@ def decode_gap(key: bytes, data: bytes) -> Gap:
     """The gap of an entry; raises StoreFailed E3003."""
     if google_crc32c.value(key + data[:-4]) != int.from_bytes(data[-4:], "little"):
         raise damaged(f"gap {key.hex()}", "its check sum is wrong")
-    last, reason, detail, connector, time = orjson.loads(data[:-4])
-    return Gap(position_of(key), Position(last), _REASONS[reason], detail, connector, time)
+    try:
+        last, reason, detail, connector, time = orjson.loads(data[:-4])
+        return Gap(position_of(key), Position(int(last)), _REASONS[reason], str(detail), str(connector), int(time))
+    except (ValueError, TypeError, KeyError) as error:
+        raise damaged(f"gap {key.hex()}", str(error)) from error
 
 
 def _first(gap: Gap) -> int:

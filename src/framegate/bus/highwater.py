@@ -43,7 +43,7 @@ class HighWaterFile:
         except OSError as error:
             text = f"durable log {path}: {error.strerror}; give the gateway's user the folder, its files, and room"
             raise StoreFailed(text, code=UNWRITABLE) from error
-        self._sequence, self.mark = _read(self._file)
+        self._sequence, self.mark = _newest(self._file)
         self._synced_at = float("-inf")
 
     def write(self, mark: HighWaterMark, *, force: bool = False) -> None:
@@ -75,7 +75,7 @@ def read_mark(path: Path) -> HighWaterMark:
     except FileNotFoundError:
         return NO_MARK
     try:
-        return _read(file)[1]
+        return read_mark_at(file)
     finally:
         os.close(file)
 
@@ -89,7 +89,12 @@ def sync_folder(folder: Path) -> None:
         os.close(file)
 
 
-def _read(file: int) -> tuple[int, HighWaterMark]:
+def read_mark_at(file: int) -> HighWaterMark:
+    """The mark in an open file."""
+    return _newest(file)[1]
+
+
+def _newest(file: int) -> tuple[int, HighWaterMark]:
     newest = (0, NO_MARK)
     for offset in (0, SLOT_BYTES):
         header = os.pread(file, _HEADER.size, offset)
@@ -99,6 +104,18 @@ def _read(file: int) -> tuple[int, HighWaterMark]:
         rest = os.pread(file, min(size, SLOT_BYTES) + _CHECK_BYTES, offset + _HEADER.size)
         body = rest[:-_CHECK_BYTES]
         is_whole = google_crc32c.value(header + body) == int.from_bytes(rest[-_CHECK_BYTES:], "little")
-        if is_whole and sequence > newest[0]:
-            newest = (sequence, HighWaterMark(Position(position), tags, Position(trim), orjson.loads(body)))
+        cursors = _cursors(body) if is_whole and sequence > newest[0] else None
+        if cursors is not None:
+            newest = (sequence, HighWaterMark(Position(position), tags, Position(trim), cursors))
     return newest
+
+
+def _cursors(body: bytes) -> dict[str, Position] | None:
+    """Cursors of a slot; None where they are not as they were written."""
+    try:
+        cursors = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(cursors, dict) or not all(isinstance(place, int) for place in cursors.values()):
+        return None
+    return cursors
