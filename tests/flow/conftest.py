@@ -11,6 +11,7 @@ import contextlib
 import functools
 import subprocess
 import threading
+import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
+from prometheus_client.parser import text_string_to_metric_families
 
 from framegate.contract.errors import GatewayError
 from framegate.gateway.home import Home
@@ -167,6 +169,26 @@ def run() -> Iterator[Callable[[Path], subprocess.Popen[bytes]]]:
     for home in {home for home, _ in started}:
         lines = (home / "log").read_text(errors="replace").splitlines()
         print(f"-- log of the gateway in {home}", *lines[-LOG_LINES_SHOWN:], sep="\n")  # noqa: T201 - pytest shows it
+
+
+@pytest.fixture
+def counted() -> Callable[[int, str], Awaitable[dict[str, float]]]:
+    """A metric's samples by their one label: `(await counted(port, "edge_wal_gap_rows_total"))["damage"]`."""
+
+    def fetch(port: int, name: str) -> dict[str, float]:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as reply:
+            text = str(reply.read().decode())
+        return {
+            next(iter(sample.labels.values()), ""): sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name == name
+        }
+
+    async def ask(port: int, name: str) -> dict[str, float]:
+        return await asyncio.to_thread(fetch, port, name)
+
+    return ask
 
 
 @pytest.fixture

@@ -67,6 +67,7 @@ async def test_damaged_store_starts_and_tells_the_loss(
     subscribe: Callable[..., Awaitable[Account]],
     run: Callable[[Path], subprocess.Popen[bytes]],
     health: Callable[[Path], Awaitable[GatewayHealth]],
+    counted: Callable[[int, str], Awaitable[dict[str, float]]],
     how: str,
 ) -> None:
     seed = random.randrange(1 << 32)
@@ -88,7 +89,8 @@ async def test_damaged_store_starts_and_tells_the_loss(
     gateway.wait()
     damage(home, how, random.Random(seed))
 
-    plant.write_tables(home, plc=plc.url, broker=broker, tags=TAGS, scan="20ms")
+    port = plant.free_port()
+    plant.write_tables(home, plc=plc.url, broker=broker, tags=TAGS, scan="20ms", metrics=port)
     run(home)
     await plant.until(lambda: account.newest > full.wal.durable + 2_000, "values after the damage", 60)
     assert account.lost(account.newest) == 0, "every position arrived or was announced as lost"
@@ -102,6 +104,7 @@ async def test_damaged_store_starts_and_tells_the_loss(
         assert dropped == 0, "every row can be read without the manifest"
     state = await health(home)
     assert state.problem == ""
+    assert (await counted(port, "edge_wal_gap_rows_total")).get("damage", 0) == state.wal.rows_dropped
     if dropped:
         events = [json.loads(line) for line in (home / "log").read_text().splitlines() if line.startswith("{")]
         assert any(event["event"] == "outbox_missing" for event in events)

@@ -83,7 +83,7 @@ class SetsAsideAtOnce(Outbox):
     def _book_refusal(self, flight: Flight, window: Window, error: Any) -> None:
         super()._book_refusal(flight, window, error)
         flight.state = FlightState.DONE
-        self._set_aside(window, error)
+        self._letters.set_aside(window, error, flight.refusals)
         self._land()
 
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
 import pytest
 
-from framegate.contract.errors import Misconfigured
+from framegate.contract.errors import DeviceRefused, GatewayError, Misconfigured
 from framegate.contract.frame import Position
+from framegate.contract.letter import DeadLetter
 from framegate.contract.quality import Quality
 from framegate.observe.face import (
     BusHealth,
     ConnectorHealth,
     DeviceHealth,
     GatewayHealth,
+    LetterRow,
     RewindRecord,
     TagRow,
     WalHealth,
@@ -66,6 +68,7 @@ CONNECTOR = ConnectorHealth(
     latency_p99_ms=40.0,
     reconnects=1,
     refused=0,
+    letters=0,
     error="",
     hint="",
 )
@@ -113,11 +116,70 @@ def tag_row(number: int) -> TagRow:
     )
 
 
+def letter(position: int, connector: str = "cloud") -> DeadLetter:
+    """Every second one has a payload that is no text."""
+    payload = b'{"value":"\xc3\xa9"}' if position % 2 else b"\x08\xff\x00"
+    return DeadLetter(
+        connector, Position(position), 1, b"t/a", payload, "application/json", "E5107 no", NOW_NS, NOW_NS, 6
+    )
+
+
+@dataclass
+class FakeLetters:
+    """Dead letters in memory; what a retry does is set by the test: by id, an error, or "refused"."""
+
+    kept: dict[str, DeadLetter] = field(default_factory=dict)
+    outcome: dict[str, GatewayError | str] = field(default_factory=dict)
+    retried: list[str] = field(default_factory=list)
+
+    def add(self, *letters: DeadLetter) -> None:
+        self.kept.update((letter.id, letter) for letter in letters)
+
+    def rows(self, connector: str, after: str, limit: int) -> Sequence[LetterRow]:
+        chosen = sorted(self.kept.values(), key=lambda letter: (letter.connector, letter.position))
+        places = [letter.id for letter in chosen]
+        behind = chosen[places.index(after) + 1 :] if after else chosen
+        return [self._row(letter) for letter in behind if connector in {"", letter.connector}][:limit]
+
+    def letter(self, id_: str) -> DeadLetter:
+        if id_ not in self.kept:
+            raise DeviceRefused(f"letter {id_}: no such letter", quality=Quality.BAD_NODE_ID_UNKNOWN, code="E4019")
+        return self.kept[id_]
+
+    async def retry(self, id_: str) -> LetterRow | None:
+        letter, outcome = self.letter(id_), self.outcome.get(id_)
+        self.retried.append(id_)
+        if isinstance(outcome, GatewayError):
+            raise outcome
+        if outcome == "refused":
+            return self._row(replace(letter, tries=letter.tries + 1))
+        del self.kept[id_]
+        return None
+
+    def drop(self, id_: str) -> None:
+        del self.kept[self.letter(id_).id]
+
+    def _row(self, letter: DeadLetter) -> LetterRow:
+        return LetterRow(
+            letter.connector,
+            letter.position,
+            letter.rows,
+            letter.key.decode(),
+            letter.encoding,
+            len(letter.payload),
+            letter.reason,
+            letter.since_ns,
+            letter.tried_ns,
+            letter.tries,
+        )
+
+
 @dataclass
 class FakeFace:
     """Holds what it answers; tests change it."""
 
     record: GatewayHealth = HEALTH
+    letters: FakeLetters = field(default_factory=FakeLetters)
     rows: list[TagRow] = field(default_factory=lambda: [tag_row(number) for number in range(1, 21)])
     metrics: Metrics = field(default_factory=Metrics)
     asked: int = 0
@@ -154,3 +216,8 @@ class FakeFace:
 @pytest.fixture
 def face() -> FakeFace:
     return FakeFace()
+
+
+@pytest.fixture
+def make_letter() -> Callable[..., DeadLetter]:
+    return letter

@@ -1,5 +1,5 @@
 """Books: everything small that is written along with the frames - catalogue, layouts, cursors, rewinds,
-gaps, marks, trim.
+gaps, dead letters, marks, trim.
 
 One group commit carries their changes and the frames that need them, so that no frame is ever without its names.
 """
@@ -11,6 +11,7 @@ from framegate.bus.cursor import DurableCursors
 from framegate.bus.fault import FORMAT, damaged
 from framegate.bus.gaps import GapBook
 from framegate.bus.layout import Layouts
+from framegate.bus.letters import LetterBook
 from framegate.bus.mark import HighWaterMark
 from framegate.bus.marks import Marks
 from framegate.bus.options import StoreOptions
@@ -37,6 +38,7 @@ class Books:
         self.layouts = Layouts(disk)
         self.cursors = DurableCursors(disk)
         self.gaps = GapBook(disk)
+        self.letters = LetterBook(disk)
         self.rewinds = RewindBook(disk)
         self.marks = Marks(disk, min(options.retention_bytes, options.keep_acked_bytes or options.retention_bytes))
         self.trim = Position(1)
@@ -59,6 +61,7 @@ class Books:
         self.catalogue.load(mark.tags)
         self.layouts.load()
         self.gaps.load()
+        self.letters.load()
         self.rewinds.load()
         self.marks.load()
         return self.cursors.restore(mark.cursors)
@@ -80,7 +83,7 @@ class Books:
         for names in (self.catalogue.take_changes(), self.layouts.take_changes()):
             changes += names
             changes += [("meta", TWIN_PREFIX + key, value) for _, key, value in names]
-        for book in (self.cursors, self.gaps, self.marks, self.rewinds):
+        for book in (self.cursors, self.gaps, self.letters, self.marks, self.rewinds):
             changes += book.take_changes()
         return changes
 

@@ -1,6 +1,6 @@
 """Carrying over: from a store that cannot be trusted into a new one, whatever of it can be read.
 
-Names, cursors and gaps go first, then the rows from the oldest one that is still needed on, in order of position,
+Names, cursors, gaps, dead letters and rewinds go first, then the rows from the oldest one that is still needed on, in order of position,
 each verified; every hole between them becomes a gap in the new store. Which disks these are, how long it may take and
 what brought them here is decided by salvage.py, or by a simulation.
 """
@@ -19,6 +19,7 @@ from framegate.bus.options import StoreOptions
 from framegate.bus.record import RECORD_ROWS_MAX, encode, key_of
 from framegate.bus.recovery import POSITION_MAX
 from framegate.bus.replay import Replay
+from framegate.bus.rewinds import REWIND_PREFIX
 from framegate.contract.errors import StoreFailed
 from framegate.contract.frame import Position
 from framegate.contract.ports import Change, Disk, Family
@@ -46,7 +47,9 @@ def carry_over(
     raises   StoreFailed - the new store cannot be written, or the old one cannot be read at all
     """
     _copy_small(old, new, wait)
-    return _copy_rows(old, new, first, tags, is_over, now_ns, wait)
+    letters = _copy_letters(old, new, wait)
+    _copy_rewinds(old, new, wait)
+    return {**_copy_rows(old, new, first, tags, is_over, now_ns, wait), "letters": letters}
 
 
 def _copy_rows(
@@ -84,7 +87,8 @@ def _copy_rows(
             break
     books.trim_to(Position(trim))
     _write(new, [*books.take_changes(), *frames], wait)
-    return {"rows": rows, "holes": holes[:HOLES_MAX]}
+    lost = sum(stop - start + 1 for start, stop, _ in holes)
+    return {"rows": rows, "lost": lost, "holes": holes[:HOLES_MAX]}
 
 
 def _not_asked(first: int, last: int, why: str) -> None:
@@ -103,6 +107,26 @@ def _copy_small(old: Disk, new: Disk, wait: Callable[[], None]) -> None:
         name = key.removeprefix(TWIN_PREFIX)
         if key.startswith(TWIN_PREFIX) and _is_whole(name, data):
             _write(new, [("catalogue", name, data), ("meta", key, data)], wait)
+
+
+def _copy_letters(old: Disk, new: Disk, wait: Callable[[], None]) -> list[str]:
+    """Dead letters up to the first damaged block; returns what was wrong with those that are lost."""
+    broken: list[str] = []
+    try:
+        for key, data in old.scan("letters", b""):
+            if _is_whole(key, data):
+                _write(new, [("letters", key, data)], wait)
+            else:
+                broken.append(f"letter {key.hex()}: its check sum is wrong")
+    except StoreFailed as error:
+        broken.append(f"dead letters cannot be read to their end: {error.text}")
+    return broken[:HOLES_MAX]
+
+
+def _copy_rewinds(old: Disk, new: Disk, wait: Callable[[], None]) -> None:
+    for key, data in _readable(old, "meta", REWIND_PREFIX):
+        if key.startswith(REWIND_PREFIX) and _is_whole(key, data):
+            _write(new, [("meta", key, data)], wait)
 
 
 def _readable(disk: Disk, family: Family, start: bytes) -> Iterator[tuple[bytes, bytes]]:

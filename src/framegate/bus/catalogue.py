@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator, Sequence
-from typing import cast
+from typing import Any, cast
 
 import google_crc32c
 import orjson
@@ -50,13 +50,10 @@ class DurableCatalogue:
             body = data[:-4]
             if google_crc32c.value(key + body) != int.from_bytes(data[-4:], "little"):
                 raise damaged(f"catalogue entry {number}", "its check sum is wrong")
-            entry = orjson.loads(body)
-            table = [self._index((row[0], ValueType(row[1]), row[2], row[3])) for row in entry["attributes"]]
-            self._reserve(number + len(entry["names"]) - 1)
-            for tag_id, (name, index) in enumerate(zip(entry["names"], entry["index"], strict=True), number):
-                self._ids[name] = tag_id
-                self._names[tag_id] = name
-                self._attributes[tag_id] = table[index]
+            try:
+                self._take(number, orjson.loads(body))
+            except (ValueError, TypeError, LookupError) as error:
+                raise damaged(f"catalogue entry {number}", str(error)) from error
         self._reserve(at_least)
         self._stored = len(self)
 
@@ -109,6 +106,18 @@ class DurableCatalogue:
         self._changed.clear()
         self._stored = len(self)
         return changes
+
+    def _take(self, number: int, entry: dict[str, Any]) -> None:
+        """What one entry holds, from an id on."""
+        names = entry["names"]
+        if not 0 < number <= TAGS_MAX - len(names) + 1:
+            raise ValueError(f"{len(names)} names from id {number} on")
+        table = [self._index((row[0], ValueType(row[1]), row[2], row[3])) for row in entry["attributes"]]
+        self._reserve(number + len(names) - 1)
+        for tag_id, (name, index) in enumerate(zip(names, entry["index"], strict=True), number):
+            self._ids[name] = tag_id
+            self._names[tag_id] = name
+            self._attributes[tag_id] = table[index]
 
     def _entry(self, prefix: bytes, first: int, stop: int) -> Change:
         used = sorted(set(self._attributes[first:stop]))

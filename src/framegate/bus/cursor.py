@@ -85,6 +85,10 @@ class DurableCursors:
         """Last position that no enabled connector needs any more."""
         return min([self._position.get(name, Position(0)) for name in self._enabled], default=durable)
 
+    def behind(self, position: int) -> Sequence[str]:
+        """Enabled connectors that need a row up to this position, in order of their names."""
+        return sorted(name for name in self._enabled if self._position.get(name, 0) < position)
+
     def ceiling(self) -> Position:
         """Highest position that any remote has ever acknowledged."""
         return max(self._position.values(), default=Position(0))

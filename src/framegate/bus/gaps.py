@@ -46,21 +46,23 @@ class GapBook:
     def __len__(self) -> int:
         return len(self._gaps)
 
-    def add(self, first: int, last: int, reason: Reason, detail: str, time_ns: int) -> int:
+    def add(self, first: int, last: int, reason: Reason, detail: str, time_ns: int, connector: str = "") -> int:
         """Note that a range is lost; what an older gap holds already is left out. Returns the rows that are new.
 
         The caller commits what take_changes hands out.
+
+        connector  the only one that needed the rows; "" = every connector
         """
         new = 0
         for start, stop in self.uncovered(first, last):
             new += stop - start + 1
             index = bisect_left(self._gaps, start, key=_first)
             before = self._gaps[index - 1] if index else None
-            if before and before.last + 1 == start and (before.reason, before.detail) == (reason, detail):
+            if before and before.last + 1 == start and before[2:5] == (reason, detail, connector):
                 self._gaps[index - 1] = before._replace(last=Position(stop))
                 self._changed[before.first] = None
             else:
-                self._gaps.insert(index, Gap(Position(start), Position(stop), reason, detail, "", time_ns))
+                self._gaps.insert(index, Gap(Position(start), Position(stop), reason, detail, connector, time_ns))
                 self._changed[start] = None
         self.rows[reason] += new
         return new
@@ -122,8 +124,11 @@ def decode_gap(key: bytes, data: bytes) -> Gap:
     """The gap of an entry; raises StoreFailed E3003."""
     if google_crc32c.value(key + data[:-4]) != int.from_bytes(data[-4:], "little"):
         raise damaged(f"gap {key.hex()}", "its check sum is wrong")
-    last, reason, detail, connector, time = orjson.loads(data[:-4])
-    return Gap(position_of(key), Position(last), _REASONS[reason], detail, connector, time)
+    try:
+        last, reason, detail, connector, time = orjson.loads(data[:-4])
+        return Gap(position_of(key), Position(int(last)), _REASONS[reason], str(detail), str(connector), int(time))
+    except (ValueError, TypeError, KeyError) as error:
+        raise damaged(f"gap {key.hex()}", str(error)) from error
 
 
 def _first(gap: Gap) -> int:

@@ -79,7 +79,7 @@ def read_mark(path: Path) -> HighWaterMark:
     except FileNotFoundError:
         return NO_MARK
     try:
-        return _read(file)[1]
+        return read_mark_at(file)
     finally:
         os.close(file)
 
@@ -91,6 +91,11 @@ def sync_folder(folder: Path) -> None:
         os.fsync(file)
     finally:
         os.close(file)
+
+
+def read_mark_at(file: int) -> HighWaterMark:
+    """The mark in an open file."""
+    return _read(file)[1]
 
 
 def _read(file: int) -> tuple[int, HighWaterMark, int]:
@@ -105,6 +110,18 @@ def _read(file: int) -> tuple[int, HighWaterMark, int]:
         rest = os.pread(file, min(size, SLOT_BYTES) + _CHECK_BYTES, offset + _HEADER.size)
         body = rest[:-_CHECK_BYTES]
         is_whole = google_crc32c.value(header + body) == int.from_bytes(rest[-_CHECK_BYTES:], "little")
-        if is_whole and sequence > newest[0]:
-            newest = (sequence, HighWaterMark(Position(position), tags, Position(trim), orjson.loads(body)), number)
+        cursors = _cursors(body) if is_whole and sequence > newest[0] else None
+        if cursors is not None:
+            newest = (sequence, HighWaterMark(Position(position), tags, Position(trim), cursors), number)
     return newest
+
+
+def _cursors(body: bytes) -> dict[str, Position] | None:
+    """Cursors of a slot; None where they are not as they were written."""
+    try:
+        cursors = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(cursors, dict) or not all(isinstance(place, int) for place in cursors.values()):
+        return None
+    return cursors

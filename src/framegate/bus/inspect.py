@@ -1,4 +1,4 @@
-"""Read-only facts of a durable log, for `edge wal stat`, `ls` and `verify`.
+"""Read-only facts of a durable log, for `edge wal stat`, `ls` and `verify`, and its dead letters for `edge dlq`.
 
 Works beside a running gateway: it sees what that had written when it looked, durable or not, and changes nothing of
 the log. A store that RocksDB refuses to open raises StoreFailed E3003; the gateway would set it aside at its next
@@ -19,6 +19,7 @@ from rocksdict import AccessType
 from framegate.bus.books import Books
 from framegate.bus.fault import DAMAGED, MISSING
 from framegate.bus.highwater import read_mark
+from framegate.bus.letters import LetterBook
 from framegate.bus.mark import HighWaterMark
 from framegate.bus.opening import HIGH_WATER, STORE, quarantines
 from framegate.bus.options import StoreOptions
@@ -72,7 +73,10 @@ class StoreStat:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One record, or one gap, in order of position. `reason` is "" for a record."""
+    """One record, or one gap, in order of position. `reason` is "" for a record.
+
+    connector  of a gap: the only one that needed its rows; "" = every connector
+    """
 
     first: Position
     last: Position
@@ -81,6 +85,7 @@ class Entry:
     device: str
     reason: str
     detail: str
+    connector: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +182,13 @@ def verify(folder: Path) -> Verdict:
 
 
 @contextmanager
+def letters(folder: Path) -> Iterator[LetterBook]:
+    """The dead letters in a data folder, to be read only; raises StoreFailed."""
+    with _opened(folder) as (_, books, _):
+        yield books.letters
+
+
+@contextmanager
 def _opened(folder: Path) -> Iterator[tuple[RocksDisk, Books, HighWaterMark]]:
     store = folder / STORE
     if not store.is_dir():
@@ -207,7 +219,7 @@ def _open(store: Path, scratch: str) -> RocksDisk:
 
 
 def _gap_entry(gap: Gap) -> Entry:
-    return Entry(gap.first, gap.last, gap.time, None, "", gap.reason, gap.detail)
+    return Entry(gap.first, gap.last, gap.time, None, "", gap.reason, gap.detail, gap.connector)
 
 
 def _device(books: Books, tag_id: int) -> str:

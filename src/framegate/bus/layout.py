@@ -43,6 +43,8 @@ class Layouts:
             content = data[:-4]
             if google_crc32c.value(key + content) != int.from_bytes(data[-4:], "little"):
                 raise damaged(f"layout {number}", "its check sum is wrong")
+            if len(content) % 4:
+                raise damaged(f"layout {number}", f"{len(content)} bytes long")
             self._last = max(self._last, number)
             self._remember(number, content)
 

@@ -30,6 +30,10 @@ NO_MARK = HighWaterMark(Position(0), 0, Position(1), MappingProxyType({}))
 class HighWater(Protocol):
     """Where the mark is written, outside the store."""
 
+    @property
+    def mark(self) -> HighWaterMark:
+        """As it was written last."""
+
     def write(self, mark: HighWaterMark, *, force: bool = False) -> None:
         """Survives the process at once and a power cut within a second; at once with `force`."""
 

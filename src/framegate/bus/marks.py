@@ -11,7 +11,8 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from framegate.bus.record import key_of, position_of
+from framegate.bus.fault import damaged
+from framegate.bus.record import KEY_BYTES, key_of, position_of
 from framegate.contract.frame import Position
 from framegate.contract.ports import Change, Disk
 
@@ -47,7 +48,10 @@ class Marks:
         self.bytes = 0
 
     def load(self) -> None:
+        """Read the store; raises StoreFailed E3003."""
         for key, data in self._disk.scan("meta", PREFIX, b"t"):
+            if len(data) != _ENTRY.size or len(key) != 1 + KEY_BYTES:
+                raise damaged(f"mark {key.hex()}", f"{len(data)} bytes long")
             before, time = _ENTRY.unpack(data)
             self._marks.append(Mark(position_of(key[1:]), before, time))
         if self._marks:

@@ -37,10 +37,17 @@ SALVAGE_START_S = 5.0  # a child's start, on top of its budget: a slow or busy b
 
 
 class Kept(TypedDict):
-    """What salvage.py answers: rows carried over, and first, last and reason of each hole between them."""
+    """What salvage.py answers.
+
+    rows, lost  carried over, and missing between them
+    holes       first, last and reason of each stretch that is missing
+    letters     what was wrong with dead letters that are lost
+    """
 
     rows: int
+    lost: int
     holes: list[tuple[int, int, str]]
+    letters: list[str]
 
 
 def open_disk(folder: Path, options: StoreOptions, clock: Clock, log: Log) -> Opened:
@@ -107,8 +114,10 @@ def _open_or_salvage(
         if error.stable_code != DAMAGED:
             raise
         reason = error.text
-    _set_aside(folder, high_water, reason, log)
-    return _open(folder, options, high_water, ballast, clock, log)
+    lost = _set_aside(folder, high_water, reason, log)
+    opened = _open(folder, options, high_water, ballast, clock, log)
+    opened.books.gaps.rows["damage"] += lost  # those gaps came with the store
+    return opened
 
 
 def _open(
@@ -144,8 +153,11 @@ def _is_new(store: Path, high_water: HighWaterFile) -> bool:
     return True
 
 
-def _set_aside(folder: Path, high_water: HighWaterFile, reason: str, log: Log) -> None:
-    """Carry over what can be read of a damaged store, and only then move it out of the way."""
+def _set_aside(folder: Path, high_water: HighWaterFile, reason: str, log: Log) -> int:
+    """Carry over what can be read of a damaged store, and only then move it out of the way.
+
+    returns  rows that gaps stand for
+    """
     mark = high_water.mark
     store, fresh = folder / STORE, folder / FRESH
     aside = folder / f"store.damaged-{max(quarantines(folder), default=0) + 1}"
@@ -160,10 +172,13 @@ def _set_aside(folder: Path, high_water: HighWaterFile, reason: str, log: Log) -
             shutil.rmtree(folder / f"store.damaged-{number}")
     except OSError as error:
         raise _unwritable(folder, error.strerror or str(error)) from error
-    answer: Kept = kept or {"rows": 0, "holes": []}
+    answer: Kept = kept or {"rows": 0, "lost": 0, "holes": [], "letters": ["none of them can be read"]}
     log.error("wal_quarantined", folder=str(aside), reason=reason, rows_kept=answer["rows"])
     for start, stop, why in answer["holes"]:
         log.error("wal_damage", first_pos=start, last_pos=stop, reason=why)
+    for why in answer["letters"]:
+        log.error("dead_letter_damaged", reason=why)
+    return answer["lost"]
 
 
 def _salvage(store: Path, fresh: Path, first: int, tags: int, *, can_read_log: bool) -> Kept | None:

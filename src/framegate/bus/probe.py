@@ -83,7 +83,8 @@ def main() -> int:
     try:
         with tempfile.TemporaryDirectory(prefix="edge-wal-") as scratch:
             options = store_options(PROBE_BUFFER_BYTES, create=False, log_folder=scratch if is_read_only else "")
-            Rdict(sys.argv[1], options, family_options(sys.argv[1], PROBE_BUFFER_BYTES), access).close()
+            families = family_options(sys.argv[1], PROBE_BUFFER_BYTES, is_read_only=is_read_only)
+            Rdict(sys.argv[1], options, families, access).close()
     except Exception as error:  # noqa: BLE001 - the edge of a process; rocksdict raises bare Exception
         print(" ".join(str(error).split()))  # noqa: T201 - the answer of this process
         return 1

@@ -63,6 +63,8 @@ def load(disk: Disk, options: StoreOptions, mark: HighWaterMark, clock: Clock, l
     books = Books(disk, options)
     for connector in books.load(mark):
         log.error("wal_cursor_damaged", connector=connector)
+    for reason in books.letters.broken:
+        log.error("dead_letter_damaged", reason=reason)
     return books, recover(disk, books, mark.position, clock, log)
 
 

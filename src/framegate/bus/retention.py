@@ -77,7 +77,9 @@ class Retention:
         self._is_busy = True
         first = self._books.trim
         if deletion.lost < deletion.stop:
-            self._wal.note_gap(deletion.lost, deletion.stop - 1, deletion.reason, deletion.detail)
+            losers = self._books.cursors.behind(deletion.stop - 1)
+            connector = losers[0] if len(losers) == 1 else ""
+            self._wal.note_gap(deletion.lost, deletion.stop - 1, deletion.reason, deletion.detail, connector)
         self._books.trim_to(deletion.stop)
         self._wal.touch(partial(self._delete, deletion, first))
 

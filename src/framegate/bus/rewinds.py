@@ -19,7 +19,7 @@ from framegate.contract.frame import Position
 from framegate.contract.ports import Change, Disk
 
 REWINDS_MAX = 256  # kept; the oldest goes first
-_PREFIX = b"r"
+REWIND_PREFIX = b"r"
 _PREFIX_STOP = b"s"
 _CHECK_BYTES = 4
 
@@ -52,23 +52,23 @@ class RewindBook:
 
     def load(self) -> None:
         """Read the store; raises StoreFailed E3003."""
-        for key, data in self._disk.scan("meta", _PREFIX, _PREFIX_STOP):
+        for key, data in self._disk.scan("meta", REWIND_PREFIX, _PREFIX_STOP):
             if google_crc32c.value(key + data[:-_CHECK_BYTES]) != int.from_bytes(data[-_CHECK_BYTES:], "little"):
                 raise damaged(f"rewind {key.hex()}", "its check sum is wrong")
             connector, before, after, by, time = orjson.loads(data[:-_CHECK_BYTES])
-            number = position_of(key[len(_PREFIX) :])
+            number = position_of(key[len(REWIND_PREFIX) :])
             self._rewinds[number] = Rewind(connector, Position(before), Position(after), by, time)
 
     def add(self, rewind: Rewind) -> None:
         """Note a rewind; the caller commits what take_changes hands out."""
         number = max(self._rewinds, default=0) + 1
         self._rewinds[number] = rewind
-        key, body = _PREFIX + key_of(number), orjson.dumps(list(rewind))
+        key, body = REWIND_PREFIX + key_of(number), orjson.dumps(list(rewind))
         check: int = google_crc32c.value(key + body)
         self._changes.append(("meta", key, body + check.to_bytes(_CHECK_BYTES, "little")))
         for old in sorted(self._rewinds)[:-REWINDS_MAX]:
             del self._rewinds[old]
-            self._changes.append(("meta", _PREFIX + key_of(old), None))
+            self._changes.append(("meta", REWIND_PREFIX + key_of(old), None))
 
     def all(self) -> Sequence[Rewind]:
         """Oldest first."""

@@ -67,6 +67,10 @@ class _Open(NamedTuple):
     handles: Mapping[str, ColumnFamily]
     frames: Buckets
 
+    def small(self, family: Family) -> Sequence[Rdict]:
+        """The rows of a small family; none in a store of an earlier release that was opened to read only."""
+        return [self.families[family]] if family in self.families else []
+
 
 class RocksDisk:
     """Satisfies contract.ports.Disk; raises StoreFailed with the codes of fault.py.
@@ -103,26 +107,28 @@ class RocksDisk:
         options = store_options(buffer, create=self._create, recovery=self._recovery, log_folder=self._log_folder)
         path = str(self.path)
         try:
-            families = family_options(path, buffer)
+            families = family_options(path, buffer, is_read_only=self._access is not None)
             db = Rdict(path, options, families, self._access or AccessType.read_write())
             buckets = [name for name in families if name.startswith(BUCKET_PREFIX)]
             self._open = _Open(
                 db,
-                {family: db.get_column_family(family) for family in SMALL_FAMILIES},
-                {family: db.get_column_family_handle(family) for family in SMALL_FAMILIES},
+                {family: db.get_column_family(family) for family in SMALL_FAMILIES if family in families},
+                {family: db.get_column_family_handle(family) for family in SMALL_FAMILIES if family in families},
                 Buckets(db, buckets, bucket_options(buffer), self._bucket_bytes),
             )
-            if self._access is None and self._open.frames.is_without:
+            if self._access is None:
                 self._found(self._open)
         except Exception as error:  # noqa: BLE001 - rocksdict raises bare Exception
             self._refuse(error)
 
     def _found(self, store: _Open) -> None:
-        """Give each family of a new store a file: a repair forgets those without, with their rows in the log."""
+        """Give each new family a file: a repair forgets those without, with their rows in the log."""
         for family in store.families.values():
-            family.put(END_KEY, b"")
-            family.flush()
-        store.frames.prepare()
+            if family.get(END_KEY) is None:
+                family.put(END_KEY, b"")
+                family.flush()
+        if store.frames.is_without:
+            store.frames.prepare()
 
     def write(self, changes: Sequence[Change]) -> None:
         """Apply all changes or none; they survive a process crash now, a power cut after the next sync()."""
@@ -170,7 +176,7 @@ class RocksDisk:
         """Entries with start <= key < stop, in key order. A damaged store raises instead of ending early."""
         store = self._opened()
         stop = stop or END_KEY
-        for rows in store.frames.between(start, stop) if family == "frames" else (store.families[family],):
+        for rows in store.frames.between(start, stop) if family == "frames" else store.small(family):
             options = ReadOptions()
             options.set_iterate_upper_bound(min(stop, END_KEY))
             entries = rows.iter(options)

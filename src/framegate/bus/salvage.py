@@ -3,7 +3,8 @@
 `python -m framegate.bus.salvage SOURCE TARGET MODE FIRST TAGS BUDGET_S` never touches SOURCE: it works on a copy,
 tables by hard link. MODE is how the copy is made to open: "skip" leaves out broken log records, "repair" has
 RocksDB rebuild its list of files first, "tables" does so without its log. What is copied from then on is carry.py's
-business. The answer is one line of JSON: rows copied, and the holes.
+business. The answer is one line of JSON: rows copied, rows lost between them, the holes, and what was wrong with dead
+letters that could not be.
 """
 
 from __future__ import annotations

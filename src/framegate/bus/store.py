@@ -18,6 +18,7 @@ from framegate.bus.books import Books
 from framegate.bus.catalogue import DurableCatalogue
 from framegate.bus.commit import ThreadWorker, Worker
 from framegate.bus.cursor import DurableCursors
+from framegate.bus.letters import LetterBook
 from framegate.bus.opening import open_disk
 from framegate.bus.options import StoreOptions
 from framegate.bus.recovery import Opened, check_tail
@@ -27,6 +28,7 @@ from framegate.bus.wal import Ground, Wal
 from framegate.contract.errors import Misconfigured, StoreFailed
 from framegate.contract.frame import Position
 from framegate.contract.ports import Clock, Disk, Log
+from framegate.observe.face import LetterRow
 from framegate.observe.metrics import Metrics
 
 __all__ = ["Store", "StoreOptions", "open_store"]
@@ -52,11 +54,14 @@ class Store:
         self._loop = asyncio.get_running_loop()
         ground = Ground(opened.disk, worker, opened.high_water, self._repair)
         self.wal = Wal(ground, opened.books, opened.recovered.head, options, clock, log, metrics)
+        for reason, rows in opened.books.gaps.rows.items():  # found missing at the start
+            metrics.counter("edge_wal_gap_rows_total", reason=reason).value += rows
         self._retention = Retention(opened.disk, self.wal, worker, options, clock, log, metrics)
         self.bytes_used = opened.disk.bytes_used()
         self.bytes_free = opened.disk.bytes_free()
         metrics.gauge("edge_wal_used_bytes").read = lambda: float(self.bytes_used)
         metrics.gauge("edge_wal_free_bytes").read = lambda: float(self.bytes_free)
+        self._keep_letters(opened.books.letters, metrics)
         self._looks = 0
         self._timer = self._loop.call_later(WATCH_INTERVAL_S, self._watch)
         opened.ballast.take(self.bytes_free, options.reserve_bytes)
@@ -73,6 +78,10 @@ class Store:
     @property
     def cursors(self) -> DurableCursors:
         return self._opened.books.cursors
+
+    @property
+    def letters(self) -> LetterBook:
+        return self._opened.books.letters
 
     def plan_rewind(self, connector: str, first: Position | None, since_ns: int, by: str) -> Rewind:
         """What a rewind would do; nothing is changed.
@@ -130,10 +139,23 @@ class Store:
         opened = self._opened
         try:
             opened.disk.sync()
-            opened.high_water.write(opened.books.mark(self.wal.durable), force=True)
+            # As of the last group: a cursor that is in no group yet may have passed a dead letter that is in none.
+            opened.high_water.write(opened.high_water.mark, force=True)
         finally:
             opened.disk.close()
             opened.high_water.close()
+
+    def _keep_letters(self, letters: LetterBook, metrics: Metrics) -> None:
+        """Have dead letters written, counted and, where one has to go, told."""
+
+        def lost(row: LetterRow, why: str) -> None:
+            metrics.counter("edge_dead_letters_lost_total", reason=why).value += 1
+            self._log.error("dead_letter_lost", connector=row.connector, pos=row.position, rows=row.rows, reason=why)
+
+        letters.on_change, letters.on_loss = self.wal.touch, lost
+        metrics.counter("edge_dead_letters_lost_total", reason="damaged").value += len(letters.broken)
+        metrics.gauge("edge_dead_letters").read = lambda: float(len(letters))
+        metrics.gauge("edge_dead_letters_bytes").read = lambda: float(letters.size)
 
     def _repair(self) -> None:
         opened = self._opened
@@ -159,7 +181,7 @@ class Store:
         self._looks += 1
         self.wal.watch(self.bytes_free)
         self._opened.ballast.take(self.bytes_free, self.options.reserve_bytes)
-        self._retention.tick(self.bytes_used)
+        self._retention.tick(max(0, self.bytes_used - self.letters.size))  # its limits are those of rows
 
 
 async def open_store(folder: Path, options: StoreOptions, clock: Clock, log: Log, metrics: Metrics) -> Store:

@@ -12,7 +12,7 @@ from typing import Final
 
 from rocksdict import BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, Options, Rdict
 
-SMALL_FAMILIES: Final = ("cursors", "commands", "catalogue", "meta", "gaps")
+SMALL_FAMILIES: Final = ("cursors", "commands", "catalogue", "meta", "gaps", "letters")
 BUCKET_PREFIX = "frames-"  # the frames lie in several families; see buckets.py
 END_KEY = b"\xff" * 16  # above every key; its entry makes sure that each family has a file of its own
 WRITE_BUFFERS_MAX = 3
@@ -61,10 +61,13 @@ def _open_files() -> int:
     return OPEN_FILES_MAX if allowed < 0 else min(OPEN_FILES_MAX, allowed // OPEN_FILES_PART)
 
 
-def family_options(path: str, write_buffer_bytes: int) -> dict[str, Options]:
-    """Options of each family that the store at a path has, or will have; raises what rocksdict raises."""
+def family_options(path: str, write_buffer_bytes: int, *, is_read_only: bool = False) -> dict[str, Options]:
+    """Options of each family that the store at a path has, or will have; raises what rocksdict raises.
+
+    is_read_only  nothing is made: a store of an earlier release is without the families that came later
+    """
     cache = Cache(CACHE_BYTES)
-    names = set(SMALL_FAMILIES)
+    names = set() if is_read_only else set(SMALL_FAMILIES)
     if Path(path, "CURRENT").exists():
         names |= set(Rdict.list_cf(path, Options(raw_mode=True))) - {"default"}
     buffers = {name: write_buffer_bytes for name in names if name.startswith(BUCKET_PREFIX)}

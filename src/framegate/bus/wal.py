@@ -132,9 +132,9 @@ class Wal:
         self.head = Position(self.head + rows)
         self.note_gap(first, self.head, reason, detail)
 
-    def note_gap(self, first: int, last: int, reason: Reason, detail: str) -> None:
+    def note_gap(self, first: int, last: int, reason: Reason, detail: str, connector: str = "") -> None:
         """A gap over what no older gap holds; durable with the next group commit."""
-        rows = self.books.gaps.add(first, last, reason, detail, self._clock.now_ns())
+        rows = self.books.gaps.add(first, last, reason, detail, self._clock.now_ns(), connector)
         self._meters.gap_rows(reason, rows)
         if not self._is_eager:
             self._arm(self.options.commit_interval_s)

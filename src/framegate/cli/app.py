@@ -17,6 +17,7 @@ VERBS: Mapping[str, str] = {
     "top": "Watch a running gateway: devices, connectors, log.",
     "tags": "Tags of a running gateway.",
     "wal": "The durable log.",
+    "dlq": "Messages that a remote refused for good.",
     "version": "Show the version.",
 }
 GROUPS: Mapping[str, Mapping[str, str]] = {
@@ -26,6 +27,12 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "ls": "Records and gaps.",
         "verify": "Read and check every record.",
         "rewind": "Deliver again to a remote that has lost what it acknowledged.",
+    },
+    "dlq": {
+        "ls": "List them, with the reason.",
+        "retry": "Send them again through the running gateway.",
+        "export": "Write them to a file, payloads included.",
+        "drop": "Throw them away.",
     },
 }
 """Verbs of two words, by the first."""

@@ -19,6 +19,8 @@ _BY_CODE = {
     "E1119": exits.FAILED,  # init: files exist already; nothing is wrong with them
     "E4002": exits.NOT_PERMITTED,
     "E4003": exits.TRY_AGAIN,
+    "E4024": exits.FAILED,
+    "E4025": exits.USAGE,
     "E4011": exits.NOT_PERMITTED,
     "E4030": exits.FAILED,
 }

@@ -69,6 +69,9 @@ def _gateway(now: GatewayHealth, before: GatewayHealth) -> list[Text]:
     ]
     if now.problem:
         lines.append(Text(now.problem, style="bold red"))
+    letters = sum(connector.letters for connector in now.connectors)
+    if letters:
+        lines.append(Text(f"{letters:,} messages were refused for good; `edge dlq ls` shows why", style="yellow"))
     return lines
 
 

@@ -10,7 +10,6 @@ import contextlib
 import os
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +17,7 @@ from cyclopts import Parameter
 
 from framegate.bus import inspect
 from framegate.cli import exits
+from framegate.cli.moment import moment
 from framegate.cli.options import HOME_DEFAULT, HomeOption, OutputOption
 from framegate.cli.output import is_table, write_record, write_rows
 from framegate.cli.talk import complain, say
@@ -30,11 +30,11 @@ from framegate.observe.face import RewindRecord
 from framegate.observe.log import make_log
 from framegate.ops.client import ControlClient
 
-_ENTRY_COLUMNS = ("first", "last", "time", "device", "kind", "gap", "detail")
+_ENTRY_COLUMNS = ("first", "last", "time", "device", "kind", "gap", "connector", "detail")
 _CURSOR_COLUMNS = ("connector", "position", "lag_rows")
 _HOLE_COLUMNS = ("first", "last", "reason")
-_NS = 1_000_000_000
 LIMIT_DEFAULT = 100
+_NS = 1_000_000_000
 _NOT_RUNNING = "E4010"
 
 
@@ -48,8 +48,8 @@ def stat(*, home: HomeOption = HOME_DEFAULT, output: OutputOption = None) -> int
         "first_kept": facts.trim,
         "rows": facts.rows,
         "bytes": facts.bytes,
-        "oldest": _moment(facts.oldest_ns),
-        "newest": _moment(facts.newest_ns),
+        "oldest": moment(facts.oldest_ns),
+        "newest": moment(facts.newest_ns),
         "gaps": facts.gaps,
         "rows_lost": facts.rows_lost,
         "tags": facts.tags,
@@ -145,7 +145,7 @@ def _rewind(done: RewindRecord) -> Mapping[str, Any]:
         "last": done.before,
         "rows": done.rows,
         "by": done.by,
-        "time": _moment(done.time_ns),
+        "time": moment(done.time_ns),
     }
 
 
@@ -172,15 +172,10 @@ def _entry(entry: inspect.Entry) -> Mapping[str, Any]:
     return {
         "first": entry.first,
         "last": entry.last,
-        "time": _moment(entry.time_ns),
+        "time": moment(entry.time_ns),
         "device": entry.device,
         "kind": entry.kind.name.lower() if entry.kind else None,
         "gap": entry.reason or None,
+        "connector": entry.connector or None,
         "detail": entry.detail,
     }
-
-
-def _moment(ns: int) -> str | None:
-    if ns == 0:
-        return None
-    return datetime.fromtimestamp(ns / _NS, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

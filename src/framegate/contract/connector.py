@@ -10,6 +10,9 @@ when the remote has taken responsibility. Up to `windows_in_flight_max` sends ru
 
 After NotConnected the outbox opens again and hands in the *same Window objects* that were not acknowledged,
 in order. A connector that keeps a protocol session (MQTT) recognises them and resumes instead of sending anew.
+
+A window of one message that is older than the others may come in between, as one send more: a dead letter that an
+operator wants sent again. It says nothing about the order of the others.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 from framegate.contract.errors import NotConnected
 from framegate.contract.frame import Batch, Gap, Placed, Position, Tag, TagId, ValueType
+from framegate.contract.letter import DeadLetter
 
 
 class Clock(Protocol):
@@ -153,6 +154,16 @@ class Cursors(Protocol):
         """Remember that every row up to position was acknowledged; durable with the next group commit."""
 
 
+class DeadLetters(Protocol):
+    """Messages that their remote refused for good."""
+
+    def keep(self, letter: DeadLetter) -> None:
+        """Keep a letter, in place of one with the same id.
+
+        It becomes durable before, or together with, every cursor that is committed after this call (O7).
+        """
+
+
 class Catalogue(Protocol):
     """Tag name <-> id <-> type, unit, access. Ids outlive reloads and restarts."""
 
@@ -163,7 +174,7 @@ class Catalogue(Protocol):
 
 # -- durable storage -------------------------------------------------------------------------------------------
 
-Family: TypeAlias = Literal["frames", "cursors", "commands", "catalogue", "meta", "gaps"]
+Family: TypeAlias = Literal["frames", "cursors", "commands", "catalogue", "meta", "gaps", "letters"]
 Change: TypeAlias = tuple[Family, bytes, bytes | None]
 """One put, or a delete where the value is None."""
 

@@ -18,6 +18,7 @@ from framegate import __version__
 from framegate.config import ConnectorRow, DriverRow
 from framegate.contract.frame import Position
 from framegate.contract.quality import Quality
+from framegate.gateway.letters import LetterDesk
 from framegate.gateway.rewind import Rewinder
 from framegate.gateway.wiring import Gateway
 from framegate.northbound.outbox import Outbox
@@ -43,6 +44,11 @@ class Health:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self._rewinder = Rewinder(gateway)
+        self._letters = LetterDesk(gateway.store.letters, gateway.outboxes, gateway.clock, gateway.log, gateway.metrics)
+
+    @property
+    def letters(self) -> LetterDesk:
+        return self._letters
 
     @property
     def metrics(self) -> Metrics:
@@ -150,6 +156,7 @@ class Health:
             latency_p99_ms=percentile(latency, 0.99),
             reconnects=metrics.counter("edge_outbox_reconnects_total", connector=row.name).value,
             refused=metrics.counter("edge_outbox_dead_letters_total", connector=row.name).value,
+            letters=self._gateway.store.letters.count(row.name),
             error=health.last_error,
             hint="",
         )

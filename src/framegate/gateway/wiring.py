@@ -170,4 +170,5 @@ class Gateway:
                 linger_s=row.linger,
                 start=Start(row.start),
             ),
+            dead_letters=self.store.letters,
         )

@@ -64,12 +64,13 @@ class _Json(ABC):
 
     def encode_gap(self, gap: Gap) -> Window | None:
         """A notice that stands for rows that are gone."""
-        text = b'{"gateway":%b,"gap":{"first":%d,"last":%d,"reason":%b,"detail":%b},"ts":%b}' % (
+        text = b'{"gateway":%b,"gap":{"first":%d,"last":%d,"reason":%b,"detail":%b%b},"ts":%b}' % (
             self._gateway,
             gap.first,
             gap.last,
             orjson.dumps(gap.reason),
             orjson.dumps(gap.detail),
+            b',"connector":%b' % orjson.dumps(gap.connector) if gap.connector else b"",
             self._time.one(gap.time),
         )
         payload = self._packed([text])

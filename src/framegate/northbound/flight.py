@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from enum import Enum, unique
 
 from framegate.contract.connector import Window
@@ -67,20 +66,6 @@ class Flights:
 
     def waiting(self) -> Sequence[Flight]:
         return [flight for flight in self._open if flight.state is FlightState.WAITING]
-
-
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """A message that the remote will never take."""
-
-    connector: str
-    position: int
-    rows: int
-    key: bytes
-    payload: bytes
-    encoding: str
-    reason: str
-    time_ns: int
 
 
 def message_alone(window: Window, index: int) -> Window:

@@ -15,14 +15,16 @@ from collections.abc import Callable, Coroutine
 
 from framegate.contract.connector import Connector, ConnectorContext, Window
 from framegate.contract.errors import Busy, GatewayError, Misconfigured, NotConnected, PayloadRefused
-from framegate.contract.frame import Gap, Position
-from framegate.contract.ports import Clock, Cursors, Dice, FrameSource, Log
+from framegate.contract.frame import Gap
+from framegate.contract.letter import DeadLetter
+from framegate.contract.ports import Clock, Cursors, DeadLetters, Dice, FrameSource, Log
 from framegate.northbound.encoder import Encoder
-from framegate.northbound.flight import DeadLetter, Flight, Flights, FlightState, message_alone
+from framegate.northbound.flight import Flight, Flights, FlightState, message_alone
 from framegate.northbound.health import OutboxHealth, OutboxState
+from framegate.northbound.letters import Letters, send_again
 from framegate.northbound.meters import OutboxMeters
 from framegate.northbound.options import OutboxOptions, Start
-from framegate.northbound.reader import Reader
+from framegate.northbound.reader import Reader, before_oldest
 from framegate.northbound.waiting import Patience, Signal
 from framegate.observe.metrics import Metrics
 
@@ -52,12 +54,12 @@ class Outbox:
         log: Log,
         metrics: Metrics,
         options: OutboxOptions | None = None,
-        dead_letters: Callable[[DeadLetter], None] | None = None,
+        dead_letters: DeadLetters | None = None,
     ) -> None:
         """Nothing is opened or read before run().
 
         context       makes the connector's context around the `lost` function given to it
-        dead_letters  takes each message that is set aside; without it they are only counted and logged
+        dead_letters  keeps each message that is set aside; without it they are only counted and logged
         """
         self.name = name
         self.health = OutboxHealth(name)
@@ -65,8 +67,8 @@ class Outbox:
         self._context = context(self._on_lost)
         self._clock, self._dice, self._log = clock, dice, log
         self._options = options or OutboxOptions()
-        self._dead_letters = dead_letters
         self._meters = OutboxMeters(metrics, name, self._lag_rows)
+        self._letters = Letters(name, dead_letters, clock, log, self._meters)
         self._flights = Flights()
         self._reader: Reader | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -100,6 +102,21 @@ class Outbox:
         self._signal.wake()
         if self._finished is not None:
             await self._finished.wait()
+
+    async def resend(self, letter: DeadLetter) -> None:
+        """Send a dead letter once more, beside the live rows and without a hold on them or the cursor.
+
+        raises  PayloadRefused - refused again; NotConnected, NoReply - not now
+        """
+        if self.health.state is not OutboxState.CONNECTED or self._lost is not None or self._patience.is_over:
+            text = f"connector {self.name}: not connected to its remote now; letter {letter.id} stays, try again later"
+            raise NotConnected(text, code="E2405")
+        try:
+            await send_again(self._connector, letter, self._clock)
+        except GatewayError:
+            raise
+        except Exception as error:
+            raise self._bug(error) from error
 
     # -- connection -----------------------------------------------------------------------------------------------
 
@@ -284,7 +301,8 @@ class Outbox:
             try:
                 await self._within(self._options.send_timeout_s, self._connector.send(alone), "did not acknowledge")
             except PayloadRefused as error:
-                self._set_aside(alone, error)
+                self._letters.set_aside(alone, error, flight.refusals + 1)
+                flight.rows -= alone.rows[0]  # not acknowledged, and not to be counted so
             except Busy as error:
                 if not await self._patience.hold(self._clock.sleep(min(error.wait_s, BUSY_S_MAX))):
                     return
@@ -296,17 +314,6 @@ class Outbox:
             if self._patience.is_over:
                 return
         self._answered(flight)
-
-    def _set_aside(self, alone: Window, error: PayloadRefused) -> None:
-        self._meters.refusals.value += 1
-        self._meters.dead_letters.value += 1
-        position, rows = alone.position[0], alone.rows[0]
-        self._log.error("outbox_dead_letter", connector=self.name, pos=position, rows=rows, reason=str(error))
-        if self._dead_letters is not None:
-            now_ns = self._clock.now_ns()
-            key, payload = alone.key[0], alone.payload[0]
-            letter = DeadLetter(self.name, position, rows, key, payload, alone.encoding, str(error), now_ns)
-            self._dead_letters(letter)
 
     # -- waiting --------------------------------------------------------------------------------------------------
 
@@ -349,25 +356,15 @@ class Outbox:
         """
         position, durable = self._cursors.load(self.name), self._source.durable
         if position is None:
-            position = durable if self._options.start is Start.NEWEST else self._before_oldest()
+            position = durable if self._options.start is Start.NEWEST else before_oldest(self._source)
             self._cursors.commit(self.name, position)
         elif position > durable:
             self._log.error("outbox_cursor_ahead", connector=self.name, position=position, durable=durable)
             position = durable
         self.health.position = position
-        return Reader(self._source, self._encoder, self._options, position, on_missing=self._on_missing)
-
-    def _before_oldest(self) -> Position:
-        """Last position before the oldest row kept: nothing before it is missing to a new connector."""
-        position = Position(0)
-        try:
-            for item in self._source.read(position, 1):
-                if not isinstance(item, Gap):
-                    return Position(max(position, item.first - 1))
-                position = item.last
-        except GatewayError:  # the log cannot be read now: too much is announced rather than too little
-            return Position(0)
-        return position
+        return Reader(
+            self._source, self._encoder, self._options, position, connector=self.name, on_missing=self._on_missing
+        )
 
     def _on_missing(self, gap: Gap) -> None:
         self._meters.missing_rows.value += gap.last - gap.first + 1

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
+from framegate.contract.errors import GatewayError
 from framegate.contract.frame import Gap, Placed, Position
 from framegate.contract.ports import FrameSource
 from framegate.northbound.encoder import Encoder
@@ -27,7 +28,7 @@ class Reader:
     on_missing  told the first and last position of a stretch that is gone
     """
 
-    __slots__ = ("_bytes_per_row", "_encoder", "_on_missing", "_options", "_ready", "_source", "position")
+    __slots__ = ("_bytes_per_row", "_connector", "_encoder", "_on_missing", "_options", "_ready", "_source", "position")
 
     def __init__(
         self,
@@ -36,9 +37,11 @@ class Reader:
         options: OutboxOptions,
         position: Position,
         *,
+        connector: str = "",
         on_missing: Callable[[Gap], None],
     ) -> None:
         self.position = position
+        self._connector = connector
         self._source, self._encoder, self._options, self._on_missing = source, encoder, options, on_missing
         self._ready: deque[Sequence[Placed] | Gap] = deque()
         self._bytes_per_row = _FIRST_GUESS_BYTES_PER_ROW
@@ -108,6 +111,8 @@ class Reader:
         return Flight(window, window.last, rows, min([entry.batch.gateway_time for entry in placed]))
 
     def _gap(self, gap: Gap) -> Flight:
+        if gap.connector != self._connector:  # another one needed the rows when they went; now this one lacks them too
+            gap = gap._replace(connector="")
         window = self._encoder.encode_gap(gap)
         self._on_missing(gap)
         return Flight(window, gap.last, 0, gap.time)
@@ -124,3 +129,16 @@ def _pieces(placed: Placed, rows_max: int) -> Iterator[Placed]:
         return
     for start in range(0, rows, rows_max):
         yield part(placed, start, min(start + rows_max, rows))
+
+
+def before_oldest(source: FrameSource) -> Position:
+    """Last position before the oldest row kept: nothing before it is missing to a new connector."""
+    position = Position(0)
+    try:
+        for item in source.read(position, 1):
+            if not isinstance(item, Gap):
+                return Position(max(position, item.first - 1))
+            position = item.last
+    except GatewayError:  # the log cannot be read now: too much is announced rather than too little
+        return Position(0)
+    return position

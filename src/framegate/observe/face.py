@@ -3,6 +3,8 @@
 `gateway/health.py` fills these in; `ops/` carries them over the control socket and to probes; `cli/` draws them.
 Records only: no I/O, no formatting, no history. Rates are made by whoever compares two records.
 
+Sending a letter again is the one thing here that waits and the one that acts.
+
 Times are int64 ns UTC, 0 = never. Texts of errors follow the house rule: what, where, why, next step.
 """
 
@@ -13,6 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from framegate.contract.frame import Access, Position, Value
+from framegate.contract.letter import DeadLetter, letter_id
 from framegate.observe.metrics import Metrics
 
 
@@ -51,7 +54,8 @@ class ConnectorHealth:
     rows                  rows acknowledged by the remote since start
     lag_rows              rows between the durable head and the acknowledged position
     latency_p50_ms, _p99  from the moment the gateway took a row to its acknowledgement; 0.0 before the first
-    refused               messages the remote will never take
+    refused               messages set aside since start because the remote will never take them
+    letters               such messages kept now, of this run or an earlier one
     """
 
     name: str
@@ -67,6 +71,7 @@ class ConnectorHealth:
     latency_p99_ms: float
     reconnects: int
     refused: int
+    letters: int
     error: str
     hint: str
 
@@ -162,11 +167,63 @@ class RewindRecord:
     time_ns: int
 
 
+@dataclass(frozen=True, slots=True)
+class LetterRow:
+    """A dead letter without its payload.
+
+    position, rows      first position it holds, and how many rows
+    key                 route it was sent to, as text
+    size                bytes of its payload
+    since_ns, tried_ns  when it was set aside, when it was last sent
+    """
+
+    connector: str
+    position: int
+    rows: int
+    key: str
+    encoding: str
+    size: int
+    reason: str
+    since_ns: int
+    tried_ns: int
+    tries: int
+
+    @property
+    def id(self) -> str:
+        return letter_id(self.connector, self.position)
+
+
+class LetterFace(Protocol):
+    """The dead letters of a gateway: `edge dlq`."""
+
+    def rows(self, connector: str, after: str, limit: int) -> Sequence[LetterRow]:
+        """A page of letters, by connector and position.
+
+        connector  "" = of every connector
+        after      id of the last letter of the page before; "" = from the start
+        """
+
+    def letter(self, id_: str) -> DeadLetter:
+        """A letter with its payload; raises DeviceRefused E4019 - no such letter; StoreFailed - not readable now."""
+
+    async def retry(self, id_: str) -> LetterRow | None:
+        """Send a letter again through its connector; None when the remote took it, else the letter that stays.
+
+        raises NotConnected, NoReply - not now; Busy - another letter of this connector is under way
+        """
+
+    def drop(self, id_: str) -> None:
+        """Throw a letter away, for good."""
+
+
 class GatewayFace(Protocol):
     """What `ops` may ask of a gateway. Called on the loop; every answer is bounded, and made at once but for rewind."""
 
     @property
     def metrics(self) -> Metrics: ...
+
+    @property
+    def letters(self) -> LetterFace: ...
 
     def health(self) -> GatewayHealth: ...
 

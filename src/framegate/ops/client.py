@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -25,14 +25,18 @@ from framegate.contract.errors import (
     NotConnected,
     StoreFailed,
 )
+from framegate.contract.letter import DeadLetter
 from framegate.contract.quality import Quality
-from framegate.observe.face import GatewayHealth, RewindRecord, TagRow
+from framegate.observe.face import GatewayHealth, LetterRow, RewindRecord, TagRow
 from framegate.ops.message import (
+    LETTERS_PER_PAGE_MAX,
     REPLY_BYTES_MAX,
     TAGS_PER_PAGE_MAX,
     decode,
     encode,
     health_from,
+    letter_from,
+    letter_row_from,
     rewind_from,
     tag_from,
 )
@@ -41,7 +45,14 @@ from framegate.ops.socket_file import address_of
 REPLY_WAIT_S = 5.0
 REWIND_WAIT_S = 15.0
 """A connector may take some seconds to end what is under way."""
+RETRY_REPLY_WAIT_S = 15.0  # a gateway waits 10 s for a remote to take a dead letter
 RETRY_S = 1.0
+_BUSY_CODES = frozenset(("E4015", "E4023"))
+_UNKNOWN_CODES = frozenset(("E4014", "E4019"))
+_KINDS: Mapping[str, type[GatewayError]] = {
+    "E4030": Misconfigured, "E2406": NoReply, "E2": NotConnected, "E3": StoreFailed,
+}  # fmt: skip
+"""By code, else by its first two characters."""
 
 
 class ControlClient:
@@ -110,6 +121,37 @@ class ControlClient:
         reply = self._ask({"op": "rewind", "connector": connector, "first": first, "since_ns": since_ns})
         return rewind_from(reply["rewind"])
 
+    def letters(self, connector: str) -> Iterator[LetterRow]:
+        """Dead letters, of one connector or ("") of all, fetched page by page."""
+        after = ""
+        while True:
+            request = {"op": "letters", "connector": connector, "after": after, "limit": LETTERS_PER_PAGE_MAX}
+            rows = [letter_row_from(row) for row in self._ask(request)["rows"]]
+            yield from rows
+            if len(rows) < LETTERS_PER_PAGE_MAX:
+                return
+            after = rows[-1].id
+
+    def letter(self, row: LetterRow) -> DeadLetter:
+        """A dead letter with its payload; raises DeviceRefused E4019 where it is gone."""
+        return letter_from(self._ask({"op": "letter", "id": row.id})["letter"])
+
+    def retry_letter(self, id_: str) -> LetterRow | None:
+        """Have a dead letter sent again: None when the remote took it, else the letter that stays.
+
+        raises DeviceRefused E4019; NotConnected E2405, NoReply E2406, Busy E4023 - not now
+        """
+        self._socket.settimeout(RETRY_REPLY_WAIT_S)
+        try:
+            row = self._ask({"op": "letter_retry", "id": id_})["row"]
+        finally:
+            self._socket.settimeout(REPLY_WAIT_S)
+        return None if row is None else letter_row_from(row)
+
+    def drop_letter(self, id_: str) -> None:
+        """Have a dead letter thrown away; raises DeviceRefused E4019."""
+        self._ask({"op": "letter_drop", "id": id_})
+
     def _ask(self, request: object) -> dict[str, Any]:
         self._send(request)
         return self._receive()
@@ -155,12 +197,9 @@ def _lost(path: Path) -> NotConnected:
 
 
 def _refusal(code: str, text: str) -> GatewayError:
-    if code == "E4015":
+    if code in _BUSY_CODES:
         return Busy(text, wait_s=RETRY_S, code=code)
-    if code == "E4014":
+    if code in _UNKNOWN_CODES:
         return DeviceRefused(text, quality=Quality.BAD_NODE_ID_UNKNOWN, code=code)
-    if code == "E4030":
-        return Misconfigured(text, code=code)
-    if code.startswith("E3"):
-        return StoreFailed(text, code=code)
-    return FrameBroken(text, code=code)
+    kind = _KINDS.get(code) or _KINDS.get(code[:2], FrameBroken)
+    return kind(text, code=code)

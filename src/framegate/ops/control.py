@@ -4,10 +4,10 @@
     ...
     await server.close()
 
-Health, tags in pages, one tag, a watch on a window of tags; and one thing that acts, the rewind of a connector, which
-is kept with the user id that the kernel tells of the asker. Whoever may enter the gateway's home may ask
-(docs/decisions/0003); everything is bounded: bytes of a line, clients, tags, time to read an answer. Message
-forms are in message.py.
+Health, tags in pages, one tag, a watch on a window of tags; dead letters, which may be sent again and dropped; and the
+rewind of a connector, which is kept with the user id that the kernel tells of the asker. Whoever may enter the
+gateway's home may ask (docs/decisions/0003); everything is bounded: bytes of a line, clients, tags, time to read an
+answer. Message forms are in message.py.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from framegate.contract.frame import Position
 from framegate.contract.quality import Quality
 from framegate.observe.face import GatewayFace, TagRow
 from framegate.ops.message import (
+    LETTERS_PER_PAGE_MAX,
     REQUEST_BYTES_MAX,
     TAGS_PER_PAGE_MAX,
     WATCH_ALIVE_S,
@@ -35,6 +36,7 @@ from framegate.ops.message import (
 )
 from framegate.ops.socket_file import listening_socket
 
+LETTER_OPS = ("letters", "letter", "letter_retry", "letter_drop")
 CLIENTS_MAX = 16
 REQUEST_WAIT_S = 60.0
 """A client that asks nothing for so long is let go."""
@@ -115,7 +117,12 @@ class ControlServer:
             if request.get("op") == "watch":
                 await self._watch(_ids(request), writer)
                 return False
-            reply = await self._rewind(request, writer) if request.get("op") == "rewind" else self._reply(request)
+            if request.get("op") in LETTER_OPS:
+                reply = await self._reply_of_letters(request)
+            elif request.get("op") == "rewind":
+                reply = await self._rewind(request, writer)
+            else:
+                reply = self._reply(request)
         except GatewayError as error:
             reply = {"ok": False, "code": error.stable_code, "text": error.text}
         await _send(writer, reply)
@@ -135,9 +142,23 @@ class ControlServer:
             case "get":
                 return {"ok": True, "row": self._tag(_text(request, "tag", ""))}
             case other:
-                raise FrameBroken(
-                    f"control socket: no op {other!r}; one of health, tags, get, watch, rewind", code="E4013"
-                )
+                ops = ", ".join(("health", "tags", "get", "watch", "rewind", *LETTER_OPS))
+                raise FrameBroken(f"control socket: no op {other!r}; one of {ops}", code="E4013")
+
+    async def _reply_of_letters(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        letters, id_ = self._face.letters, _text(request, "id", "")
+        match request["op"]:
+            case "letters":
+                connector, after = _text(request, "connector", ""), _text(request, "after", "")
+                limit = _number(request, "limit", 100, LETTERS_PER_PAGE_MAX)
+                return {"ok": True, "rows": letters.rows(connector, after, limit)}
+            case "letter":
+                return {"ok": True, "letter": letters.letter(id_)}
+            case "letter_retry":
+                return {"ok": True, "row": await letters.retry(id_)}
+            case _:
+                letters.drop(id_)
+                return {"ok": True}
 
     def _tag(self, name: str) -> TagRow:
         row = self._face.value(name)

@@ -17,11 +17,14 @@ from typing import Any, TypeVar
 import orjson
 
 from framegate.contract.errors import FrameBroken
+from framegate.contract.frame import Position
+from framegate.contract.letter import DeadLetter
 from framegate.observe.face import (
     BusHealth,
     ConnectorHealth,
     DeviceHealth,
     GatewayHealth,
+    LetterRow,
     RewindRecord,
     TagRow,
     WalHealth,
@@ -31,6 +34,7 @@ REQUEST_BYTES_MAX = 64 * 1024
 REPLY_BYTES_MAX = 16 * 1024 * 1024
 TAGS_PER_PAGE_MAX = 500
 WATCHED_TAGS_MAX = 500
+LETTERS_PER_PAGE_MAX = 500
 WATCH_INTERVAL_S = 0.2
 """Changes of watched tags go out at 5 Hz at most; between two sends the newest value wins."""
 WATCH_ALIVE_S = 2.0
@@ -83,6 +87,25 @@ def rewind_from(message: Mapping[str, Any]) -> RewindRecord:
     try:
         return _record(RewindRecord, message)
     except (KeyError, TypeError) as error:
+        raise _other_version(error) from error
+
+
+def letter_row_from(message: Mapping[str, Any]) -> LetterRow:
+    """The record of one dead letter; raises FrameBroken E4013 where a field is missing."""
+    try:
+        return _record(LetterRow, message)
+    except (KeyError, TypeError) as error:
+        raise _other_version(error) from error
+
+
+def letter_from(message: Mapping[str, Any]) -> DeadLetter:
+    """A whole dead letter; raises FrameBroken E4013 where a field is missing."""
+    try:
+        row = {**message, "position": Position(message["position"])}
+        for name in ("key", "payload"):
+            row[name] = base64.b64decode(message[name], validate=True)
+        return _record(DeadLetter, row)
+    except (KeyError, TypeError, ValueError) as error:
         raise _other_version(error) from error
 
 

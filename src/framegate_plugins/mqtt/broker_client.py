@@ -180,7 +180,7 @@ class BrokerClient(asyncio.Protocol):
         elif faults.refuse or faults.redirect:
             moved = 0x9D if faults.is_moved else 0x9C
             self._refuse(faults.refuse or moved, packet.version, faults.redirect)
-        elif limits.users and limits.users.get(packet.username or "") != (packet.password or b"").decode():
+        elif limits.users and not _may_enter(limits, packet):
             self._refuse(0x86, packet.version)
         elif not packet.client_id and packet.version is Version.V3_1_1 and not packet.clean:
             self._refuse(0x85, packet.version)
@@ -340,6 +340,12 @@ class BrokerClient(asyncio.Protocol):
         self._leave()
         if self._transport is not None:
             self._transport.close()
+
+
+def _may_enter(limits: Limits, packet: Connect) -> bool:
+    """Whether user name and password are right; a password is bytes and need not be text (3.1.3.6)."""
+    password = limits.users.get(packet.username or "")
+    return password is not None and password.encode() == (packet.password or b"")
 
 
 def _granted(limits: Limits) -> dict[Property, PropertyValue]:

@@ -21,6 +21,7 @@ from framegate.bus.recovery import check_tail, recover
 from framegate.bus.wal import REPAIR_RETRY_S, Ground, Wal, WalState
 from framegate.contract.errors import StoreFailed
 from framegate.contract.frame import Batch, Gap, Placed, Position, uniform_quality, uniform_time
+from framegate.contract.letter import DeadLetter
 from framegate.contract.ports import Change, Family
 from framegate.observe.metrics import Metrics
 
@@ -346,6 +347,7 @@ class LogMachine(RuleBasedStateMachine):
         self.rig = self.call(self._make())
         self.value: dict[int, float | None] = {}  # None: dropped
         self.acknowledged = 0
+        self.letters: dict[int, DeadLetter] = {}
         self.number = 0.0
 
     async def _make(self) -> Rig:
@@ -379,6 +381,18 @@ class LogMachine(RuleBasedStateMachine):
         position = int(self.rig.wal.durable * part)
         self.rig.books.cursors.commit("c", Position(position))
         self.acknowledged = max(self.acknowledged, position)
+
+    @rule(rows=st.integers(1, 30))
+    def refuse(self, rows: int) -> None:
+        """The remote refuses a message for good: a letter, and in the same turn the cursor that passes it."""
+        position = (self.rig.books.cursors.load("c") or 0) + 1
+        if position + rows - 1 > self.rig.wal.durable:
+            return
+        letter = DeadLetter("c", Position(position), rows, b"topic", b"payload", "text/plain", "no", 1, 1, 6)
+        self.rig.books.letters.keep(letter)
+        self.letters[position] = letter
+        self.rig.books.cursors.commit("c", Position(position + rows - 1))
+        self.acknowledged = max(self.acknowledged, position + rows - 1)
 
     @rule()
     def turn(self) -> None:
@@ -416,6 +430,14 @@ class LogMachine(RuleBasedStateMachine):
         cursor = self.rig.books.cursors.load("c") or 0
         assert cursor <= self.acknowledged
         self.acknowledged = cursor
+        letters = self.rig.books.letters
+        for position, letter in list(self.letters.items()):
+            row = letters.row("c", position)
+            assert row is not None or cursor < position, "the cursor passed a letter that is gone"
+            if row is None:
+                del self.letters[position]
+            else:
+                assert letters.letter(row) == letter
         for position in [position for position in self.value if position > head]:
             del self.value[position]
         for position in range(1, head + 1):

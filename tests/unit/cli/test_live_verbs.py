@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
-from collections.abc import Iterator
-from concurrent.futures import Future
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,36 +15,13 @@ from rich.console import Console
 from framegate.cli import exits
 from framegate.cli.main import main
 from framegate.cli.top_screen import draw, span
-from framegate.ops.control import serve
 
 SECOND_NS = 1_000_000_000
-
-
-@contextmanager
-def serving(face: Any, home: Path) -> Iterator[None]:
-    """A control socket in a thread of its own, as a gateway would offer it."""
-    ready: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
-
-    async def offer() -> None:
-        server = await serve(face, home / "run" / "edge.sock")
-        ending = asyncio.Event()
-        ready.set_result((asyncio.get_running_loop(), ending))
-        await ending.wait()
-        await server.close()
-
-    (home / "run").mkdir()
-    thread = threading.Thread(target=lambda: asyncio.run(offer()))
-    thread.start()
-    try:
-        loop, ending = ready.result(5)
-        yield
-        loop.call_soon_threadsafe(ending.set)
-    finally:
-        thread.join(5)
+Serving = Callable[[Any, Path], AbstractContextManager[None]]
 
 
 @pytest.fixture
-def home(face: Any, tmp_path: Path) -> Iterator[Path]:
+def home(face: Any, serving: Serving, tmp_path: Path) -> Iterator[Path]:
     with serving(face, tmp_path):
         yield tmp_path
 
@@ -151,6 +125,13 @@ def test_screen_rates_come_from_two_records(face: Any) -> None:
 def test_screen_says_why_the_gateway_is_not_ready(face: Any) -> None:
     stuck = replace(face.record, problem="durable log: no space left on device")
     assert "durable log: no space left on device" in draw(stuck, stuck, 80, 24).plain
+
+
+def test_screen_tells_of_dead_letters_where_there_are_any(face: Any) -> None:
+    now = face.record
+    assert "dlq" not in draw(now, now, 80, 24).plain
+    refused = replace(now, connectors=(replace(now.connectors[0], letters=3),))
+    assert "3 messages were refused for good; `edge dlq ls` shows why" in draw(refused, refused, 80, 24).plain
 
 
 @pytest.mark.parametrize(

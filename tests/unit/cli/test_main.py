@@ -73,10 +73,11 @@ def test_help_names_every_verb_and_imports_none(capsys: pytest.CaptureFixture[st
     [
         (
             ["tgas", "ls"],
-            "no command tgas (did you mean tags?); one of run, demo, check, init, top, tags, wal, version",
+            "no command tgas (did you mean tags?); one of run, demo, check, init, top, tags, wal, dlq, version",
         ),
         (["tags", "lss"], "no command tags lss (did you mean ls?); one of ls, get, watch"),
         (["wal", "x"], "no command wal x; one of stat, ls, verify"),
+        (["dlq", "x"], "no command dlq x; one of ls, retry, export, drop"),
         (["check", "--hom", "x"], "Did you mean --home?"),
         (["version", "-o", "xml"], "xml"),
         (["tags", "get"], "TAGS"),

@@ -140,7 +140,7 @@ def test_list_tells_names_and_promises_and_runs_nothing(capsys: pytest.CaptureFi
 def test_unknown_name_is_refused_with_the_names_there_are(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify-delivery", "--only", "nothing"]) == exits.MISCONFIGURED
     assert "choose among good, bad" in capsys.readouterr().err
-    with pytest.raises(Misconfigured, match="E4023"):
+    with pytest.raises(Misconfigured, match="E4026"):
         choose(["nothing"], EXPERIMENTS)
 
 

@@ -14,20 +14,10 @@ import pytest
 
 from framegate.contract.connector import ConnectorContext, Window
 from framegate.contract.errors import Busy, Misconfigured, NotConnected, PayloadRefused, StoreFailed
-from framegate.contract.frame import (
-    Batch,
-    Gap,
-    Placed,
-    Position,
-    Tag,
-    TagId,
-    ValueType,
-    uniform_quality,
-    uniform_time,
-)
+from framegate.contract.frame import Batch, Gap, Placed, Position, Tag, TagId, ValueType, uniform_quality, uniform_time
+from framegate.contract.letter import DeadLetter
 from framegate.contract.ports import Lines
 from framegate.northbound.encoder import make_encoder
-from framegate.northbound.flight import DeadLetter
 from framegate.northbound.health import OutboxState
 from framegate.northbound.options import OutboxOptions, Start
 from framegate.northbound.outbox import Outbox
@@ -196,8 +186,12 @@ class Bench:
             log=self.diary,
             metrics=self.metrics,
             options=options,
-            dead_letters=self.letters.append,
+            dead_letters=self,
         )
+
+    def keep(self, letter: DeadLetter) -> None:
+        assert self.outbox.health.position < letter.position, "kept before the cursor passes it"
+        self.letters.append(letter)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Bench]:
@@ -377,6 +371,8 @@ async def test_poison_message_is_set_aside_after_five_tries_and_the_rest_arrives
         await bench.drained()
         assert [(letter.position, letter.rows, letter.reason) for letter in bench.letters] == [(5, 4, "E2400 schema")]
         assert json.loads(bench.letters[0].payload)["pos"] == 5
+        assert bench.letters[0].tries == 6
+        assert bench.count("edge_outbox_acked_rows_total") == 20, "rows set aside are not acknowledged ones"
         assert in_order(bench.remote.received) == [value for value in range(1, 25) if value not in {5, 6, 7, 8}]
         assert bench.count("edge_outbox_dead_letters_total") == 1
         assert len([window for window in bench.remote.windows if window is bench.remote.windows[0]]) == 5

@@ -13,7 +13,16 @@ from typing import Any, TypeVar
 
 import pytest
 
-from framegate.contract.errors import Busy, DeviceRefused, GatewayError, Misconfigured, NotConnected
+from framegate.contract.errors import (
+    Busy,
+    DeviceRefused,
+    GatewayError,
+    Misconfigured,
+    NoReply,
+    NotConnected,
+    StoreFailed,
+)
+from framegate.contract.letter import DeadLetter
 from framegate.ops.client import ControlClient
 from framegate.ops.control import CLIENTS_MAX, ControlServer, serve
 from framegate.ops.message import REQUEST_BYTES_MAX, WATCHED_TAGS_MAX
@@ -91,6 +100,50 @@ async def test_watch_sends_everything_once_then_changes_only(server: ControlServ
     first, then = await ask(server, two_lists)
     assert first == ["t1", "t2", "t4"]
     assert then == [("t2", 99.5)]
+
+
+async def test_letters_beyond_a_page_arrive_whole_and_in_order(
+    server: ControlServer, face: Any, make_letter: Callable[..., DeadLetter]
+) -> None:
+    face.letters.add(*(make_letter(position) for position in range(1, 1_203)), make_letter(3, "other"))
+    rows = await ask(server, lambda client: list(client.letters("cloud")))
+    assert [row.position for row in rows] == list(range(1, 1_203))
+    assert [row.id for row in await ask(server, lambda client: list(client.letters("other")))] == ["other/3"]
+    assert len(await ask(server, lambda client: list(client.letters("")))) == 1_203
+    letters = await ask(server, lambda client: [client.letter(row) for row in rows[:2]])
+    assert letters == [make_letter(1), make_letter(2)], "payloads that are no text too"
+
+
+async def test_letter_sent_again_is_taken_refused_or_not_sent(
+    server: ControlServer, face: Any, make_letter: Callable[..., DeadLetter]
+) -> None:
+    face.letters.add(*map(make_letter, range(1, 7)))
+    busy, store = Busy("one is under way", wait_s=1, code="E4023"), StoreFailed("being written", code="E3001")
+    errors = (NotConnected("away", code="E2405"), NoReply("silent", code="E2406"), busy, store)
+    face.letters.outcome.update({"cloud/2": "refused", **{f"cloud/{n}": error for n, error in enumerate(errors, 3)}})
+    assert await ask(server, lambda client: client.retry_letter("cloud/1")) is None
+    left = await ask(server, lambda client: client.retry_letter("cloud/2"))
+    assert left is not None
+    assert (left.id, left.tries) == ("cloud/2", 7)
+    for number, error in enumerate(errors, 3):
+        with pytest.raises(type(error), match=error.stable_code):
+            await ask(server, lambda client, number=number: client.retry_letter(f"cloud/{number}"))  # type: ignore[misc]
+
+
+async def test_letter_that_is_unknown_is_named_by_every_op(server: ControlServer) -> None:
+    asked: list[Callable[[ControlClient], object]] = [
+        lambda client: client.retry_letter("nix/1"),
+        lambda client: client.drop_letter("nix/1"),
+    ]
+    for question in asked:
+        with pytest.raises(DeviceRefused, match=r"E4019 letter nix/1: no such letter"):
+            await ask(server, question)
+
+
+async def test_letter_dropped_is_gone(server: ControlServer, face: Any, make_letter: Callable[..., DeadLetter]) -> None:
+    face.letters.add(make_letter(1))
+    await ask(server, lambda client: client.drop_letter("cloud/1"))
+    assert face.letters.kept == {}
 
 
 async def test_socket_file_is_for_its_owner_only_and_goes_with_the_server(server: ControlServer) -> None:

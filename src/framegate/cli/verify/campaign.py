@@ -63,12 +63,12 @@ class Entry:
 
 
 def choose(names: Sequence[str], known: Sequence[Experiment]) -> list[Experiment]:
-    """The experiments of these names, in their own order; all of them without names. Raises Misconfigured E4023."""
+    """The experiments of these names, in their own order; all of them without names. Raises Misconfigured E4026."""
     by_name = {experiment.name: experiment for experiment in known}
     unknown = [name for name in names if name not in by_name]
     if unknown:
         text = f"verify-delivery: there is no experiment {unknown[0]}; choose among {', '.join(by_name)}"
-        raise Misconfigured(text, code="E4023")
+        raise Misconfigured(text, code="E4026")
     return [experiment for experiment in known if not names or experiment.name in names]
 
 

@@ -18,12 +18,14 @@ from framegate.bus.bus import Bus
 from framegate.bus.carry import carry_over
 from framegate.bus.commit import Worker
 from framegate.bus.fault import DAMAGED
+from framegate.bus.letters import LetterBook
 from framegate.bus.options import StoreOptions
 from framegate.bus.recovery import Opened, Recovered, load
 from framegate.bus.store import Store, done_by
 from framegate.contract.connector import ConnectorContext, Window
 from framegate.contract.driver import BoundTag, DriverContext
 from framegate.contract.errors import GatewayError, StoreFailed
+from framegate.contract.letter import DeadLetter
 from framegate.contract.ports import Lines
 from framegate.mapper.mapping import compile_mapping
 from framegate.northbound.encoder import make_encoder
@@ -45,6 +47,17 @@ if TYPE_CHECKING:
 
 BUG_EVENTS = ("slot_bug", "slot_lost", "outbox_broken", "outbox_misconfigured", "slot_misconfigured")
 TENANT, GATEWAY = "plant", "gw"
+
+
+class _Letters:
+    """The store's dead letters, watched."""
+
+    def __init__(self, book: LetterBook, remote: RemoteWitness) -> None:
+        self._book, self._remote = book, remote
+
+    def keep(self, letter: DeadLetter) -> None:
+        self._remote.set_apart(letter)
+        self._book.keep(letter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +206,7 @@ class SimGateway:
         return world.parts.outbox(
             name, connector, encoder, self.bus, remote.cursors(self.store.cursors, self.process), context=context,
             clock=world.clock, dice=self.dice(name), log=self.log, metrics=self.metrics, options=draw.options,
-            dead_letters=remote.set_apart,
+            dead_letters=_Letters(self.store.letters, remote),
         )  # fmt: skip
 
     def _connector(self, broker: SimBroker, remote: RemoteWitness, *, keeps_session: bool) -> SimConnector:

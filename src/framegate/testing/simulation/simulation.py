@@ -162,7 +162,7 @@ class _Simulation:
             lost=sum(remote.lost for remote in remotes),
             out_of_order=sum(account.out_of_order for account in accounts),
             repeats=sum(account.repeats for account in accounts),
-            set_aside=sum(len(remote.set_aside) for remote in remotes),
+            set_aside=sum(len(remote.set_aside()) for remote in remotes),
             crashes=world.crashes,
             power_cuts=world.power_cuts,
             drained_s=self.drained_s,

@@ -13,8 +13,8 @@ from typing import Protocol
 from framegate.bus.store import Store
 from framegate.contract.connector import Window
 from framegate.contract.frame import Position
+from framegate.contract.letter import DeadLetter
 from framegate.contract.ports import Cursors
-from framegate.northbound.flight import DeadLetter
 from framegate.northbound.options import OutboxOptions
 from framegate.testing.account import Account
 from framegate.testing.simulation import invariants_remote as law
@@ -57,7 +57,7 @@ class RemoteWitness:
         self.sent = self.cursor = 0
         self.in_flight_max = self.lost = 0
         self.answered: set[int] = set()
-        self.set_aside: dict[int, None] = {}  # positions in dead letters
+        self.letters: dict[int, frozenset[int]] = {}  # positions in each dead letter, by its first
         self._batch_rows_max = batch_rows_max
         self._log, self._check = log, log.check
         broker.on_taken = self.arrived
@@ -153,10 +153,11 @@ class RemoteWitness:
             self._check(law.o6_row_arrives_as_it_was_taken, self._log.ledger, account.frames[position], name)
 
     def set_apart(self, letter: DeadLetter) -> None:
+        """A message is about to be kept as a dead letter."""
         positions = self.account.positions(letter.payload)
         refused = self.broker.refused.get(letter.position, 0)
         self._check(law.o7_only_poison_is_set_aside, positions, self.broker.poison, refused, self.options.refusals_max)
-        self.set_aside.update(dict.fromkeys(positions))
+        self.letters[letter.position] = frozenset(positions)
 
     # -- at the end -----------------------------------------------------------------------------------------------
 
@@ -167,7 +168,13 @@ class RemoteWitness:
         self._check(law.o3_everything_durable_has_arrived, missing)
 
     def explained(self) -> list[Range]:
-        return [*self._gaps(), *self._old_gaps, *((position, position) for position in self.set_aside)]
+        return [*self._gaps(), *self._old_gaps, *((position, position) for position in self.set_aside())]
+
+    def set_aside(self) -> list[int]:
+        """Positions in the dead letters that the store holds now: one that a crash took explains nothing."""
+        assert self._store is not None
+        rows = self._store.books.letters.rows(self.name)
+        return [position for row in rows for position in sorted(self.letters.get(row.position, ()))]
 
     def _gaps(self) -> list[Range]:
         assert self._store is not None

@@ -1,0 +1,15 @@
+"""Every target, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from tools.fuzz.target import Target
+from tools.fuzz.targets_modbus import TARGETS as MODBUS
+from tools.fuzz.targets_mqtt import TARGETS as MQTT
+from tools.fuzz.targets_store import TARGETS as STORE
+from tools.fuzz.targets_tables import TARGETS as TABLES
+from tools.fuzz.targets_tables import WORDS as TABLE_WORDS
+
+TARGETS: Mapping[str, Target] = {target.name: target for target in (*MODBUS, *MQTT, *STORE, *TABLES)}
+WORDS: Mapping[str, Sequence[bytes]] = {target.name: TABLE_WORDS for target in TABLES}
