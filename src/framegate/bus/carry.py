@@ -1,8 +1,8 @@
 """Carrying over: from a store that cannot be trusted into a new one, whatever of it can be read.
 
-Names, cursors, gaps, dead letters and rewinds go first, then the rows from the oldest one that is still needed on, in order of position,
-each verified; every hole between them becomes a gap in the new store. Which disks these are, how long it may take and
-what brought them here is decided by salvage.py, or by a simulation.
+Names, cursors, gaps, dead letters and rewinds go first, then the rows from the oldest one that is still needed on, in
+order of position, each verified; every hole between them becomes a gap in the new store. Which disks these are, how
+long it may take and what brought them here is decided by salvage.py, or by a simulation.
 """
 
 from __future__ import annotations
