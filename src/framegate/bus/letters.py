@@ -182,7 +182,7 @@ def decode_letter(key: bytes, data: bytes) -> DeadLetter:
             connector.decode(), position_of(place), rows, content[route:payload], content[payload:], encoding,
             reason, since_ns, tried_ns, tries,
         )  # fmt: skip
-    except (struct.error, ValueError) as error:  # orjson's error and UnicodeDecodeError are ValueErrors
+    except (struct.error, ValueError, TypeError) as error:  # those of orjson and of decoding are ValueErrors
         raise FrameBroken(f"letter {key.hex()}: {error}", code=RECORD) from error
 
 
