@@ -135,9 +135,10 @@ def kept(name: str) -> list[bytes]:
 def keep(name: str, folder: str, cases: Sequence[tuple[bytes, str]]) -> None:
     """Add cases to what is kept, each with a word about it."""
     known = set(kept(name))
+    lines = [case.hex() + (f"  # {words}" if words else "") + "\n" for case, words in cases if case not in known]
+    if not lines:
+        return
     file = KEPT / folder / f"{name}.hex"
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a", encoding="ascii") as stream:
-        for case, words in cases:
-            if case not in known:
-                stream.write(case.hex() + (f"  # {words}" if words else "") + "\n")
+        stream.writelines(lines)

@@ -52,7 +52,8 @@ class LetterBook:
         self.broken: list[str] = []
         self.size = 0
         self._boxes: dict[str, dict[int, LetterRow]] = {}  # by connector, then by position; longest waiting first
-        self._changes: list[Change] = []
+        self._changes: dict[bytes, bytes | None] = {}  # by key, so that what waits is bounded as letters are
+        self._unwritten: set[bytes] = set()  # keys of changes that the store holds nothing of yet
 
     def load(self) -> None:
         """Read the store; raises StoreFailed E3003 where not even the list can be read."""
@@ -61,7 +62,7 @@ class LetterBook:
                 self._note(decode_letter(key, data))
             except FrameBroken as error:
                 self.broken.append(error.text)
-                self._changes.append(("letters", key, None))
+                self._changes[key] = None
         for connector, box in self._boxes.items():
             self._boxes[connector] = dict(sorted(box.items(), key=lambda entry: entry[1].since_ns))
 
@@ -106,7 +107,9 @@ class LetterBook:
             letter = replace(letter, since_ns=known.since_ns)
             self.size -= known.size
         key = key_of_letter(letter.connector, letter.position)
-        self._changes.append(("letters", key, encode_letter(key, letter)))
+        if known is None and key not in self._changes:
+            self._unwritten.add(key)
+        self._changes[key] = encode_letter(key, letter)
         self._note(letter)
         self._make_room(letter)
         self.on_change()
@@ -119,13 +122,19 @@ class LetterBook:
             self.size -= known.size
             if not box:
                 del self._boxes[row.connector]
-            self._changes.append(("letters", key_of_letter(row.connector, row.position), None))
+            key = key_of_letter(row.connector, row.position)
+            if key in self._unwritten:
+                self._unwritten.discard(key)
+                del self._changes[key]
+            else:
+                self._changes[key] = None
             self.on_change()
 
     def take_changes(self) -> Sequence[Change]:
         """What is not yet on its way to the store; the caller now owns it."""
-        changes, self._changes = self._changes, []
-        return changes
+        changes, self._changes = self._changes, {}
+        self._unwritten.clear()
+        return [("letters", key, data) for key, data in changes.items()]
 
     def _note(self, letter: DeadLetter) -> None:
         row = _row_of(letter)
@@ -173,7 +182,7 @@ def decode_letter(key: bytes, data: bytes) -> DeadLetter:
             connector.decode(), position_of(place), rows, content[route:payload], content[payload:], encoding,
             reason, since_ns, tried_ns, tries,
         )  # fmt: skip
-    except (struct.error, ValueError) as error:  # orjson's error and UnicodeDecodeError are ValueErrors
+    except (struct.error, ValueError, TypeError) as error:  # those of orjson and of decoding are ValueErrors
         raise FrameBroken(f"letter {key.hex()}: {error}", code=RECORD) from error
 
 
