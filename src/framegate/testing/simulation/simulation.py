@@ -168,7 +168,7 @@ class _Simulation:
             largest_gap=max(gaps, default=0),
             arrived=sum(len(account.frames) for account in accounts),
             lost=sum(remote.lost for remote in remotes),
-            out_of_order=sum(account.out_of_order for account in accounts),
+            out_of_order=sum(remote.out_of_order for remote in remotes),
             repeats=sum(account.repeats for account in accounts),
             set_aside=sum(len(remote.set_aside) for remote in remotes),
             crashes=world.crashes,
