@@ -69,7 +69,7 @@ CASES: list[Any] = [
     (far.o2_cursor_covers_what_was_answered, (2, 6, {3, 4}, [(5, 6)]), (2, 6, {3}, [(5, 6)])),
     (far.o3_everything_durable_has_arrived, ([],), ([4],)),
     (far.o3_cursor_reaches_the_end, (9, 9, 60.0), (8, 9, 60.0)),
-    (far.o4_each_tag_in_order, (account(frame(1), frame(3), frame(2, tag="b")),), (account(frame(2), frame(1)),)),
+    (far.o4_each_tag_in_order, (3, 2), (2, 3)),
     (far.o4_nothing_overtakes_a_failure, (5, 5), (6, 5)),
     (far.o5_rows_in_flight_are_bounded, (64, 64), (65, 64)),
     (far.o5_cursor_is_durable_in_time, (7, 7, 1.5), (6, 7, 1.5)),

@@ -6,7 +6,8 @@ A fault is a moment (a crash, a cut, a flipped bit) or a spell, after which thin
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from random import Random
 
 from framegate.contract.ports import Family
@@ -170,30 +171,39 @@ class Faults:
         await self._disk("slow_s", self._dice.uniform(0.3, 8), 0.01, 10, heal_s=10.0)
 
     async def _disk(self, name: str, value: float, usual: float, longest_s: float, heal_s: float = SETTLE_S) -> None:
+        weather = self.world.disk_weather
+        with self._trouble(heal_s):
+            setattr(weather, name, value)
+            try:
+                await self._for(0.3, longest_s)
+            finally:
+                setattr(weather, name, usual)
+
+    @contextmanager
+    def _trouble(self, heal_s: float) -> Iterator[None]:
+        """The disk is not well, and takes a while to recover afterwards."""
         world = self.world
-        setattr(world.disk_weather, name, value)
-        world.calm_at = float("inf")
+        world.troubles += 1
         try:
-            await self._for(0.3, longest_s)
+            yield
         finally:
-            setattr(world.disk_weather, name, usual)
-            world.calm_at = world.loop.time() + heal_s
+            world.troubles -= 1
+            world.calm_at = max(world.calm_at, world.loop.time() + heal_s)
 
     async def _full_disk(self) -> None:
         """Somebody else takes the room, all of it or down into the reserve."""
         world, reserve = self.world, self.world.swarm.store.reserve_bytes
-        is_ready = world.medium.ballast > 0 and world.calm_at < world.loop.time() - SETTLE_S
+        is_ready = world.medium.ballast > 0 and world.calm_s > SETTLE_S
         left = self._dice.choice((0, 1_000, reserve // 2))
-        weather, life = world.disk_weather, world.process
-        weather.intruder = max(0, weather.capacity - world.medium.size - left)
-        calm_at, world.calm_at = world.calm_at, float("inf")
-        try:
-            await self._for(2, 15)
-            if is_ready and life is world.process and world.calm_at == float("inf"):
-                self._check_cursors()
-        finally:
-            weather.intruder = 0
-            world.calm_at = max(calm_at, world.loop.time() + REPAIR_S)
+        weather, life, calm_at = world.disk_weather, world.process, world.calm_at
+        with self._trouble(REPAIR_S):
+            weather.intruder = max(0, weather.capacity - world.medium.size - left)
+            try:
+                await self._for(2, 15)
+                if is_ready and life is world.process and (world.troubles, world.calm_at) == (1, calm_at):
+                    self._check_cursors()
+            finally:
+                weather.intruder = 0
 
     def _check_cursors(self) -> None:
         for remote in self.world.witness.remotes.values():

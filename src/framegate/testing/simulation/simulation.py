@@ -77,6 +77,8 @@ def simulate(
 
 
 class _Simulation:
+    """The course of one run."""
+
     def __init__(self, world: World, script: Script | None) -> None:
         self.world, self.script = world, script
         self.faults = Faults(world)
@@ -130,7 +132,13 @@ class _Simulation:
         world = self.world
         lives = world.lives
         world.restart()
-        await self._until(lambda: world.lives > lives and world.gateway is not None and world.gateway.is_up, START_S)
+
+        def is_back() -> bool:
+            return world.lives > lives and world.gateway is not None and world.gateway.is_up
+
+        await self._until(is_back, START_S)
+        if not self._is_broken and not is_back():
+            world.witness.broke("O3", f"the gateway was not back {START_S:g} s after a restart")
 
     async def _until(self, is_done: Callable[[], bool], seconds: float) -> None:
         end = self.world.loop.time() + seconds
@@ -160,7 +168,7 @@ class _Simulation:
             largest_gap=max(gaps, default=0),
             arrived=sum(len(account.frames) for account in accounts),
             lost=sum(remote.lost for remote in remotes),
-            out_of_order=sum(account.out_of_order for account in accounts),
+            out_of_order=sum(remote.out_of_order for remote in remotes),
             repeats=sum(account.repeats for account in accounts),
             set_aside=sum(len(remote.set_aside()) for remote in remotes),
             crashes=world.crashes,

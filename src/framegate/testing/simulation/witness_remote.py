@@ -43,7 +43,7 @@ class LogWitness(Protocol):
 class RemoteWitness:
     """One connector over all lives of the gateway.
 
-    lost       rows that had not arrived and were not explained when they should have been
+    lost, out_of_order  rows that had not arrived, unexplained, when they should have; that arrived after a later one
     begun_at   cursor with which the connector began for the first time; nothing before it is owed
     sent       last position that was ever handed to the network
     in_flight_max  most rows that were on their way at once
@@ -55,7 +55,7 @@ class RemoteWitness:
         self.name, self.broker, self.options = name, broker, options
         self.begun_at: int | None = None
         self.sent = self.cursor = 0
-        self.in_flight_max = self.lost = 0
+        self.in_flight_max = self.lost = self.out_of_order = 0
         self.answered: set[int] = set()
         self.letters: dict[int, frozenset[int]] = {}  # positions in each dead letter, by its first
         self._batch_rows_max = batch_rows_max
@@ -65,6 +65,7 @@ class RemoteWitness:
         self._next = 1  # on this connection: what must be sent next at the latest
         self._commits: list[tuple[float, int]] = []
         self._compared: set[int] = set()
+        self._newest: dict[int, int] = {}  # position that has arrived, by tag
         self._old_gaps: list[Range] = []  # told in earlier lives; damage may have taken them since
 
     # -- lives ----------------------------------------------------------------------------------------------------
@@ -142,13 +143,18 @@ class RemoteWitness:
     def arrived(self, message: Publish) -> None:
         """The remote has taken a message: its account has booked it."""
         account = self.account
-        self._check(law.o4_each_tag_in_order, account)
         self._check(law.o6_position_means_one_row, account)
         for position in message.positions:
             if position in self._compared:
                 continue
             self._compared.add(position)
             row = self._log.ledger.row(position)
+            tag = 0 if row is None else row.tag
+            newest = self._newest.get(tag, 0)
+            if position not in self.set_aside:
+                self.out_of_order += position < newest
+                self._check(law.o4_each_tag_in_order, position, newest)
+            self._newest[tag] = max(position, newest)
             name = "" if row is None or self._store is None else self._store.catalogue.tag(row.tag).name
             self._check(law.o6_row_arrives_as_it_was_taken, self._log.ledger, account.frames[position], name)
 

@@ -52,12 +52,18 @@ class World:
         self.point_chance = 0.0
         self.points_cut_power = False
         self.crashes = self.power_cuts = self.lives = 0
-        self.calm_at = loop.time()  # since when the disk has been well
+        self.troubles = 0  # spells in which the disk is not well
+        self.calm_at = loop.time()  # and until when it recovers from the last of them
         self.process: Process | None = None
         self.gateway: SimGateway | None = None
         self._ended = asyncio.Event()  # the present life is over
         self._is_restart_asked = False
         self._is_over = False
+
+    @property
+    def calm_s(self) -> float:
+        """For how long the disk has been well."""
+        return 0.0 if self.troubles else self.loop.time() - self.calm_at
 
     # -- what happens to the gateway --------------------------------------------------------------------------------
 
@@ -69,7 +75,7 @@ class World:
         self.crashes += 1
         self.power_cuts += power
         for remote in self.witness.remotes.values():
-            remote.owed_cursor(self.loop.time() - self.calm_at)
+            remote.owed_cursor(self.calm_s)
         process.kill()
         lost = self.medium.cut_power(self.dice) if power else 0
         self.loop.note(f"crash {'power' if power else 'process'} {lost}")
