@@ -61,7 +61,7 @@ def _figures(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield "|---|---|---|"
     for row in rows:
         figures = "; ".join(f"{key}: {_value(value)}" for key, value in row["figures"].items())
-        told = "; ".join([*row["broken"], row["skipped"], figures]).strip("; ")
+        told = "; ".join(part for part in (*row["broken"], row["skipped"], figures) if part)
         run = f"{row['date']}, {row['machine']}, Python {row['python']}, seed {row['seed']}, {row['took_s']:,.0f} s"
         yield f"| `{row['name']}` | {_cell(told)} | {_cell(run)} |"
 

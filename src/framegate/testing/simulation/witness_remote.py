@@ -151,7 +151,7 @@ class RemoteWitness:
             row = self._log.ledger.row(position)
             tag = 0 if row is None else row.tag
             newest = self._newest.get(tag, 0)
-            if position not in self.set_aside:
+            if not any(position in held for held in self.letters.values()):
                 self.out_of_order += position < newest
                 self._check(law.o4_each_tag_in_order, position, newest)
             self._newest[tag] = max(position, newest)
