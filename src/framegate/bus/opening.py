@@ -32,7 +32,7 @@ from framegate.contract.ports import Clock, Log
 STORE, HIGH_WATER, BALLAST = "store", "hwm", "ballast"
 QUARANTINES_MAX = 3
 SALVAGE_BUDGETS_S = {"skip": 4.0, "repair": 2.0, "tables": 2.0}
-SALVAGE_START_S = 1.0  # a child's start, on top of its budget
+SALVAGE_START_S = 5.0  # a child's start, on top of its budget: a slow or busy box must not lose rows that can be read
 
 
 class Kept(TypedDict):

@@ -238,6 +238,21 @@ async def test_log_record_that_rocksdb_reads_for_ever_costs_no_other_record(
     assert lost < ROWS * BATCHES // 4
 
 
+@pytest.mark.campaign
+async def test_salvage_that_is_slow_to_start_keeps_what_can_be_read(
+    filled: Path, open_at: OpenAt, bus_on: BusOn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a small box, or on one that is busy while it starts."""
+    slow = "import sys, time\nif 'framegate.bus.salvage' in sys.orig_argv: time.sleep(5.2)\n"
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(slow)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    flip(max((filled / "store").glob("*.log"), key=lambda path: path.stat().st_size), random.Random(1))
+    store = await open_at(filled, write_buffer_bytes=64 << 10)
+    rows, lost = await read_all(store, bus_on, CURSOR)
+    assert rows > lost > 0
+
+
 async def test_quarantines_are_bounded(filled: Path, open_at: OpenAt, log: Any) -> None:
     for _ in range(QUARANTINES_MAX + 2):
         (filled / "store" / "CURRENT").write_bytes(b"x")

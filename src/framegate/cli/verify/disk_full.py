@@ -102,8 +102,7 @@ async def _fill_and_relieve(rig: Rig, policy: Policy, fill: Fill, result: Result
     last = await rig.answer(lambda now: now.wal.durable > head, "durable rows")
     await rig.delivered(last.wal.durable)
     rig.judge(result, last.wal.durable, losses=2, may_announce=True)
-    missing = sum(position not in rig.account.frames for position in range(1, last.wal.durable + 1))
-    _judge(result, policy, missing, last)
+    _judge(rig, result, policy, last)
 
 
 def _is_felt(now: GatewayHealth, policy: Policy) -> bool:
@@ -113,10 +112,24 @@ def _is_felt(now: GatewayHealth, policy: Policy) -> bool:
     return now.wal.rows_dropped > ROWS_DROPPED
 
 
-def _judge(result: Result, policy: Policy, missing: int, last: GatewayHealth) -> None:
+def _judge(rig: Rig, result: Result, policy: Policy, last: GatewayHealth) -> None:
+    """Counted, named and missing rows must be the same ones.
+
+    Rows that were in flight when the line was cut may have arrived and yet be given up: without an acknowledgement
+    the gateway cannot know.
+    """
+    arrived = rig.account.frames.keys()
+    missing = sum(position not in arrived for position in range(1, last.wal.durable + 1))
+    named = {position for gap in rig.account.notices for position in range(gap.first, gap.last + 1)}
+    in_flight = len(named & arrived)
+    wiring = rig.wiring
     result.figures["rows dropped"] = last.wal.rows_dropped
-    if missing != last.wal.rows_dropped:
-        result.broken.append(f"{last.wal.rows_dropped:,} rows were counted as dropped, {missing:,} did not arrive")
+    if last.wal.rows_dropped != len(named):
+        result.broken.append(f"{last.wal.rows_dropped:,} rows were counted as dropped, gaps name {len(named):,}")
+    if missing != len(named) - in_flight:
+        result.broken.append(f"gaps name {len(named):,} rows, {missing:,} did not arrive")
+    if in_flight > (wiring.window_rows * wiring.windows_in_flight if policy == "drop_oldest" else 0):
+        result.broken.append(f"gaps name {in_flight:,} rows that had arrived")
     if policy == "block" and missing:
         result.broken.append(f"{missing:,} rows were dropped although devices were to be paused")
     if result.slowest_recovery_s > RESUME_S_MAX:
