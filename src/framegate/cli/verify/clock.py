@@ -2,7 +2,8 @@
 
 Nothing may be lost or reordered, and no timer may run wild: the device itself counts when it was asked. Twice, where
 libfaketime is installed: once with a clock port that steps, once with a process to which the system lies. The second
-knows no wild rate, because libfaketime would speed up every wait along with it. One round is every setting once.
+judges no timer and knows no wild rate: libfaketime meddles with every timed wait, those of the interpreter for its own
+lock among them. One round is every setting once.
 """
 
 from __future__ import annotations
@@ -60,13 +61,14 @@ WILD = (Setting("a hundred times too fast", lambda: 0.0, 100.0), Setting("right 
 class Means:
     """One way to set the clock of a gateway.
 
-    start  begins a gateway whose clock is told by a file;  write: puts a setting into it
+    start         begins a gateway whose clock is told by a file;  write: puts a setting into it
+    leaves_waits  waits take as long as without it: only then are rates set and timers judged
     """
 
     name: str
     start: Callable[[Site, Path], None]
     write: Callable[[Path, Setting], None]
-    has_rate: bool
+    leaves_waits: bool
 
 
 @dataclass(slots=True)
@@ -111,7 +113,7 @@ async def _play(folder: Path, way: Means, scratch: Scratch, result: Result) -> N
         way.start(site, clock_file)
         await site.until(lambda: tally.newest > 0, "a first row", WAIT_S_MAX)
         await asyncio.sleep(PHASE_S)
-        settings = (*SETTINGS, *WILD) if way.has_rate else SETTINGS
+        settings = (*SETTINGS, *WILD) if way.leaves_waits else SETTINGS
         for _ in range(scratch.rounds):
             for setting in settings:
                 scratch.say(f"by {way.name}: {setting.name}")
@@ -140,6 +142,8 @@ async def _set(site: Site, way: Means, file: Path, setting: Setting, asked: Aske
     await asyncio.sleep(max(0.0, PHASE_S - (time.monotonic() - began)))
     if site.gateway.has_died():
         raise PromiseBroken(f"the gateway ended when its clock was {setting.name}: {site.gateway.last_words()}")
+    if not way.leaves_waits:
+        return
     moments = [*asked.at[max(0, scans - 1) :], time.monotonic()]
     gap_s = max(later - earlier for earlier, later in pairwise(moments))
     often = (len(moments) - 2) * SCAN_S / (moments[-1] - began)
@@ -156,7 +160,7 @@ def _by_port() -> Means:
     def write(file: Path, setting: Setting) -> None:
         _replace(file, f"{setting.ahead_s()} {setting.rate}")
 
-    return Means("port", start, write, has_rate=True)
+    return Means("port", start, write, leaves_waits=True)
 
 
 def _by_libfaketime() -> list[Means]:
@@ -177,7 +181,7 @@ def _by_libfaketime() -> list[Means]:
     def write(file: Path, setting: Setting) -> None:
         _replace(file, f"{setting.ahead_s():+.0f}\n")
 
-    return [Means("libfaketime", start, write, has_rate=False)]
+    return [Means("libfaketime", start, write, leaves_waits=False)]
 
 
 def _replace(file: Path, text: str) -> None:

@@ -26,6 +26,7 @@ TAGS = 50
 SCAN = "50ms"
 WINDOW_ROWS, WINDOWS = 256, 2
 ROWS_PER_ROUND = 1_000  # acknowledged while nobody takes them from the broker
+UNANSWERED_S = 0.5
 WAIT_S_MAX = 60.0
 
 
@@ -78,8 +79,14 @@ async def _round(site: Site, mosquitto: Mosquitto, lines: list[Line], result: Re
     await site.until(
         lambda: all(line.acknowledged.prefix() >= wanted[line.name] for line in lines), "acknowledged rows", WAIT_S_MAX
     )
+    # Rows are under way, and unanswered for longer than a group commit takes, when the kill comes.
+    for line in lines:
+        line.proxy.is_black_hole = True
+    await asyncio.sleep(UNANSWERED_S)
     mosquitto.kill()
     promised = await _promises(site, lines, result)
+    for line in lines:
+        line.proxy.is_black_hole = False
     await site.restart(mosquitto)
     subscription = await _subscribe(site, mosquitto, lines)
     # What the broker still had comes before anything newer.

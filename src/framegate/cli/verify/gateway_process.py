@@ -85,8 +85,9 @@ class GatewayProcess:
         began = time.monotonic()
         process.terminate()
         try:
-            await asyncio.to_thread(process.wait, STOP_S_MAX)
-        except subprocess.TimeoutExpired:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                await asyncio.to_thread(process.wait, STOP_S_MAX)
+        finally:
             process.kill()
             process.wait()
         return time.monotonic() - began

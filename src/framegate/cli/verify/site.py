@@ -56,7 +56,7 @@ class Site:
         return device
 
     async def broker(self, **options: Any) -> Any:
-        """An embedded broker that keeps sessions; `watch` books what it takes."""
+        """An embedded broker that keeps sessions; `book` has what it takes counted."""
         broker = await load_role(self._plugins["mqtt"], "simulator")(options)
         self._exit.push_async_callback(broker.close)
         return broker
