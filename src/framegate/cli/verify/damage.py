@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from framegate.cli.verify.examiner import SMALL_GROUPS
-from framegate.cli.verify.experiment import Experiment, Result, Scratch
+from framegate.cli.verify.experiment import Experiment, PromiseBroken, Result, Scratch
 from framegate.cli.verify.rig import Rig, Wiring
 
 OPEN_S_MAX = 10.0
@@ -300,28 +300,34 @@ async def _gateways(scratch: Scratch, result: Result, dice: random.Random) -> No
     count = max(1, scratch.rounds // GATEWAYS_SHARE)
     for number in range(count):
         scratch.say(f"whole gateway {number + 1} of {count}")
-        folder = scratch.folder / f"gateway-{number}"
         found = Result()
-        async with Rig(folder, Wiring(has_uplink=True)) as rig:
-            assert rig.uplink is not None
-            rig.start()
-            await rig.delivered(BACKLOG_ROWS // 2)
-            await rig.uplink.cut()
-            full = await rig.answer(lambda now: now.wal.durable > rig.account.newest + BACKLOG_ROWS, "a backlog")
-            rig.kill()
-            files = [path for path in (rig.home / "data" / "store").iterdir() if path.suffix in {".log", ".sst"}]
-            for path in dice.choices(files, [path.stat().st_size for path in files], k=5):
-                _flip(Path(path.name), dice.random(), 1 << dice.randrange(8))(path.parent)
-            await rig.uplink.mend()
-            rig.start()
-            found.slowest_recovery_s = await rig.delivered(full.wal.durable)
-            rig.judge(found, rig.account.newest, losses=2, may_announce=True)
+        try:
+            await _gateway(scratch.folder / f"gateway-{number}", found, dice)
+        except PromiseBroken as broken:
+            found.broken.append(str(broken))
         result.lost += found.lost
         result.duplicated += found.duplicated
         result.out_of_order += found.out_of_order
         result.acknowledged += found.acknowledged
         result.broken += [f"whole gateway {number}: {sentence}" for sentence in found.broken]
     result.figures["whole gateways"] = count
+
+
+async def _gateway(folder: Path, found: Result, dice: random.Random) -> None:
+    async with Rig(folder, Wiring(has_uplink=True)) as rig:
+        assert rig.uplink is not None
+        rig.start()
+        await rig.delivered(BACKLOG_ROWS // 2)
+        await rig.uplink.cut()
+        full = await rig.answer(lambda now: now.wal.durable > rig.account.newest + BACKLOG_ROWS, "a backlog")
+        rig.kill()
+        files = [path for path in (rig.home / "data" / "store").iterdir() if path.suffix in {".log", ".sst"}]
+        for path in dice.choices(files, [path.stat().st_size for path in files], k=5):
+            _flip(Path(path.name), dice.random(), 1 << dice.randrange(8))(path.parent)
+        await rig.uplink.mend()
+        rig.start()
+        found.slowest_recovery_s = await rig.delivered(full.wal.durable)
+        rig.judge(found, rig.account.newest, losses=2, may_announce=True)
 
 
 EXPERIMENT = Experiment(
