@@ -53,6 +53,8 @@ class _Line:
     def write_pending(self) -> int:
         return 0
 
+    def gather(self, size: int) -> None: ...
+
     def close(self) -> None: ...
 
 

@@ -18,6 +18,7 @@ from framegate_plugins.mqtt.client import Client
 from framegate_plugins.mqtt.codec import PacketReader, decode, encode
 from framegate_plugins.mqtt.faults import Limits
 from framegate_plugins.mqtt.fields import varint
+from framegate_plugins.mqtt.link import Link
 from framegate_plugins.mqtt.packets import (
     Ack,
     Auth,
@@ -38,7 +39,7 @@ from framegate_plugins.mqtt.packets import (
 )
 from framegate_plugins.mqtt.properties import Kind, Property
 from framegate_plugins.mqtt.publish import PublishStyle, PublishWriter
-from framegate_plugins.mqtt.session import ClientSession, Link
+from framegate_plugins.mqtt.session import ClientSession
 from tools.fuzz.target import Target, pieces
 
 _WHOLE, _TORN = b"\xff", b"\x05"
@@ -132,6 +133,8 @@ class _Line:
 
     def write_pending(self) -> int:
         return 0
+
+    def gather(self, size: int) -> None: ...
 
     def close(self) -> None: ...
 
