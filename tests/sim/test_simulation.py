@@ -12,7 +12,7 @@ from framegate.testing.simulation.simulation import simulate
 from framegate.testing.simulation.swarm import FAULTS, draw
 
 SEEDS = 60
-SEEDS_CAMPAIGN = 2_000
+SEEDS_CAMPAIGN = 200  # `edge verify-delivery --full --only simulation` takes 2,000
 SEEDS_PER_CASE = 20
 REPLAYED_EVERY = 50
 REPLAY = (
