@@ -9,7 +9,7 @@ peer has one. Ratios are against the gateway in the same run.
 
 Node-RED: `npm install node-red@4 node-red-contrib-modbus@5.23.3` in the folder (later node-red-contrib-modbus need a
 package that the npm registry does not have). ThingsBoard Gateway: `pip install thingsboard-gateway` in the venv. A
-peer whose folder is not given is left out; the script of an afternoon (pymodbus and paho) always runs.
+peer whose folder is not given is left out; the script of an afternoon (pymodbus and paho) and the bare loop always run.
 """
 
 from __future__ import annotations

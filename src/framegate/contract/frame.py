@@ -9,6 +9,7 @@ Source: docs/decisions/0002-columns.md.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, unique
@@ -158,9 +159,7 @@ class Tag:
 
 def uniform_time(ns: int) -> Int64Column:
     """A source-time column of length 1 that stands for every row."""
-    column = np.array((ns,), dtype=np.int64)
-    column.flags.writeable = False
-    return column
+    return np.frombuffer(ns.to_bytes(8, sys.byteorder, signed=True), np.int64)  # of bytes, so it is read-only
 
 
 @cache
