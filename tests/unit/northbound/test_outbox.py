@@ -25,6 +25,7 @@ from framegate.contract.frame import (
     uniform_quality,
     uniform_time,
 )
+from framegate.contract.owed import Owed
 from framegate.contract.ports import Lines
 from framegate.northbound.encoder import make_encoder
 from framegate.northbound.flight import DeadLetter
@@ -76,6 +77,7 @@ class FakeLog:
         self.commits: list[int] = []
         self.wakes: list[Callable[[], None]] = []
         self.fails = 0
+        self.owed: Owed | None = None
         self.tag = np.array([1, 2, 3], dtype=np.int32)
 
     def add(self, batches: int = 1) -> None:
@@ -119,6 +121,14 @@ class FakeLog:
 
     def commit(self, connector: str, position: Position) -> None:
         self.commits.append(position)
+        self.owed = None
+
+    def load_owed(self, connector: str) -> Owed | None:
+        return self.owed
+
+    def commit_owed(self, connector: str, owed: Owed) -> None:
+        self.commits.append(owed.cursor)
+        self.owed = owed if owed.ranges else None
 
 
 class Remote:
