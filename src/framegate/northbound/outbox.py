@@ -369,7 +369,9 @@ class Outbox:
 
     def _on_overtaken(self, fresh: OwedRange) -> None:
         assert self._lanes is not None
-        self.health.owed_rows = self._lanes.backlog.rows
+        backlog = self._lanes.backlog
+        self.health.owed_rows = backlog.rows
+        self._cursors.commit_owed(self.name, backlog.owed)  # a restart must not take these rows for live ones
         first, last = fresh.after + 1, fresh.last
         self._log.info("outbox_overtaken", connector=self.name, first_pos=first, last_pos=last)
 

@@ -8,8 +8,7 @@ is not taken for a thin link.
 
 from __future__ import annotations
 
-FIRST_ROWS = 256
-ROWS_MIN = 32
+ROWS_MIN = 32  # and the first: the quickest answer must not contain a queue of our own making
 QUEUE_S = 0.2  # two windows of back-fill and their answers then keep a live one waiting for less than half a second
 
 
@@ -24,7 +23,7 @@ class Pace:
 
     def begin(self) -> None:
         """A new connection: nothing is known of it."""
-        self.rows = min(FIRST_ROWS, self._rows_max)
+        self.rows = min(ROWS_MIN, self._rows_max)
         self._quickest_s = float("inf")
 
     def answered(self, rows: int, took_s: float) -> None:
