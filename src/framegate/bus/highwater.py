@@ -1,9 +1,10 @@
 """The high-water mark: what the store must at least hold, in a small file outside it.
 
 It tells a store that lost its newest records from one that never had them (I6), and it holds the cursors a second
-time, so that a damaged store never turns a connector into a new one. Two slots are written in turn, each with its
-own CRC: a torn write costs one step, not the mark. It is written after each sync of the store, so a process crash
-finds it exact, a power cut at most SYNC_INTERVAL_S old, and never ahead of the store.
+time, so that a damaged store never turns a connector into a new one. There are two slots, each with its own CRC, and
+a write never touches the one that was synced last: however many were torn by a power cut, it is left. The mark is
+written after each sync of the store, so a process crash finds it exact, a power cut at most SYNC_INTERVAL_S old, and
+never ahead of the store.
 """
 
 from __future__ import annotations
@@ -40,10 +41,13 @@ class HighWaterFile:
                 os.posix_fallocate(self._file, 0, 2 * SLOT_BYTES)  # a later write must not need room
                 os.fsync(self._file)
                 sync_folder(path.parent)
+            else:
+                os.fdatasync(self._file)  # a process that was killed leaves what no sync has covered
         except OSError as error:
             text = f"durable log {path}: {error.strerror}; give the gateway's user the folder, its files, and room"
             raise StoreFailed(text, code=UNWRITABLE) from error
-        self._sequence, self.mark = _read(self._file)
+        self._sequence, self.mark, newest = _read(self._file)
+        self._slot = 1 - newest  # written next; the other one is synced
         self._synced_at = float("-inf")
 
     def write(self, mark: HighWaterMark, *, force: bool = False) -> None:
@@ -56,10 +60,10 @@ class HighWaterFile:
         assert len(slot) <= SLOT_BYTES
         now = time.monotonic()
         try:
-            os.pwrite(self._file, slot, self._sequence % 2 * SLOT_BYTES)
+            os.pwrite(self._file, slot, self._slot * SLOT_BYTES)
             if force or now - self._synced_at >= SYNC_INTERVAL_S:
                 os.fdatasync(self._file)
-                self._synced_at = now
+                self._synced_at, self._slot = now, 1 - self._slot
         except OSError as error:
             raise StoreFailed(f"durable log {self._path}: {error.strerror}; check the disk", code=IO) from error
         self.mark = mark
@@ -89,9 +93,11 @@ def sync_folder(folder: Path) -> None:
         os.close(file)
 
 
-def _read(file: int) -> tuple[int, HighWaterMark]:
-    newest = (0, NO_MARK)
-    for offset in (0, SLOT_BYTES):
+def _read(file: int) -> tuple[int, HighWaterMark, int]:
+    """Sequence, mark and number of the newest whole slot."""
+    newest = (0, NO_MARK, 1)
+    for number in (0, 1):
+        offset = number * SLOT_BYTES
         header = os.pread(file, _HEADER.size, offset)
         if len(header) < _HEADER.size or not header.startswith(_MAGIC):
             continue
@@ -100,5 +106,5 @@ def _read(file: int) -> tuple[int, HighWaterMark]:
         body = rest[:-_CHECK_BYTES]
         is_whole = google_crc32c.value(header + body) == int.from_bytes(rest[-_CHECK_BYTES:], "little")
         if is_whole and sequence > newest[0]:
-            newest = (sequence, HighWaterMark(Position(position), tags, Position(trim), orjson.loads(body)))
+            newest = (sequence, HighWaterMark(Position(position), tags, Position(trim), orjson.loads(body)), number)
     return newest

@@ -32,3 +32,6 @@ class HighWater(Protocol):
 
     def write(self, mark: HighWaterMark, *, force: bool = False) -> None:
         """Survives the process at once and a power cut within a second; at once with `force`."""
+
+    def close(self) -> None:
+        """Nothing is written any more."""

@@ -1,35 +1,36 @@
 """Opening the store: try it in a child, open it, recover it; or set it aside, salvage it and go on behind the loss.
 
     data/store/              RocksDB
+    data/store.new/          what is being carried over from a damaged one
     data/store.damaged-<n>/  what was set aside, the newest QUARANTINES_MAX of them
     data/hwm                 high-water mark
     data/ballast             space held back for a full disk
 
-Blocks for as long as the disk takes: runs in a thread, and every step has its deadline.
+Blocks for as long as the disk takes: runs in a thread, and every step has its deadline. What an open disk holds, and
+where its rows go on, is found in recovery.py.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypedDict
 
 import orjson
 
 from framegate.bus.ballast import Ballast
-from framegate.bus.books import Books
 from framegate.bus.fault import DAMAGED, FULL, UNWRITABLE, damaged
 from framegate.bus.highwater import HighWaterFile, sync_folder
 from framegate.bus.options import StoreOptions
 from framegate.bus.probe import HUNG, probe, run_child
-from framegate.bus.recovery import Recovered, recover
+from framegate.bus.recovery import Opened, load
 from framegate.bus.rocks import RocksDisk, fault_of
 from framegate.contract.errors import StoreFailed
 from framegate.contract.ports import Clock, Log
 
-STORE, HIGH_WATER, BALLAST = "store", "hwm", "ballast"
+STORE, FRESH, HIGH_WATER, BALLAST = "store", "store.new", "hwm", "ballast"
 QUARANTINES_MAX = 3
 SALVAGE_BUDGETS_S = {"skip": 4.0, "repair": 2.0, "tables": 2.0}
 SALVAGE_START_S = 1.0  # a child's start, on top of its budget
@@ -42,27 +43,18 @@ class Kept(TypedDict):
     holes: list[tuple[int, int, str]]
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """A store that is ready to take rows."""
-
-    disk: RocksDisk
-    books: Books
-    high_water: HighWaterFile
-    ballast: Ballast
-    recovered: Recovered
-
-
 def open_disk(folder: Path, options: StoreOptions, clock: Clock, log: Log) -> Opened:
     """Everything that lies in a data folder, verified; raises StoreFailed."""
     _prepare(folder)
     high_water = HighWaterFile(folder / HIGH_WATER)
     ballast = Ballast(folder / BALLAST, options.ballast_bytes)
     try:
-        return _open_or_salvage(folder, options, high_water, ballast, clock, log)
+        opened = _open_or_salvage(folder, options, high_water, ballast, clock, log)
     except StoreFailed:
         high_water.close()
         raise
+    shutil.rmtree(folder / FRESH, ignore_errors=True)  # half of one, from a process that died on it
+    return opened
 
 
 def reopen_disk(disk: RocksDisk, ballast: Ballast, options: StoreOptions) -> None:
@@ -83,6 +75,19 @@ def _prepare(folder: Path) -> None:
         raise _unwritable(folder, error.strerror or str(error)) from error
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
         raise _unwritable(folder, f"user {os.geteuid()} may not write there, it belongs to user {folder.stat().st_uid}")
+    _finish(folder)
+
+
+def _finish(folder: Path) -> None:
+    """If a process died while it set a store aside: once that is out of the way, what was carried over is whole."""
+    store, fresh = folder / STORE, folder / FRESH
+    if store.exists() or not fresh.exists():
+        return
+    try:
+        fresh.rename(store)
+        sync_folder(folder)
+    except OSError as error:
+        raise _unwritable(folder, error.strerror or str(error)) from error
 
 
 def _unwritable(folder: Path, why: str) -> StoreFailed:
@@ -119,14 +124,11 @@ def _open(
     try:
         if is_new:
             sync_folder(folder)
-        books = Books(disk, options)
-        for connector in books.load(high_water.mark):
-            log.error("wal_cursor_damaged", connector=connector)
-        recovered = recover(disk, books, high_water.mark.position, clock, log)
+        books, recovered = load(disk, options, high_water.mark, clock, log)
     except StoreFailed:
         disk.close()
         raise
-    return Opened(disk, books, high_water, ballast, recovered)
+    return Opened(disk, books, high_water, ballast, recovered, partial(reopen_disk, disk, ballast, options))
 
 
 def _is_new(store: Path, high_water: HighWaterFile) -> bool:
@@ -143,14 +145,14 @@ def _is_new(store: Path, high_water: HighWaterFile) -> bool:
 
 
 def _set_aside(folder: Path, high_water: HighWaterFile, reason: str, log: Log) -> None:
-    """Move a damaged store out of the way and carry over what can be read of it."""
+    """Carry over what can be read of a damaged store, and only then move it out of the way."""
     mark = high_water.mark
-    store, fresh = folder / STORE, folder / "store.new"
+    store, fresh = folder / STORE, folder / FRESH
     aside = folder / f"store.damaged-{max(quarantines(folder), default=0) + 1}"
     first = max(mark.trim, min(mark.cursors.values(), default=0) + 1)
     try:
+        kept = _salvage(store, fresh, first, mark.tags, can_read_log=HUNG not in reason)
         store.rename(aside)
-        kept = _salvage(aside, fresh, first, mark.tags, can_read_log=HUNG not in reason)
         if kept is not None:
             fresh.rename(store)
         sync_folder(folder)
@@ -164,12 +166,12 @@ def _set_aside(folder: Path, high_water: HighWaterFile, reason: str, log: Log) -
         log.error("wal_damage", first_pos=start, last_pos=stop, reason=why)
 
 
-def _salvage(aside: Path, fresh: Path, first: int, tags: int, *, can_read_log: bool) -> Kept | None:
+def _salvage(store: Path, fresh: Path, first: int, tags: int, *, can_read_log: bool) -> Kept | None:
     """What a child could carry over, by the gentlest way that works; None if nothing."""
     for mode, budget_s in SALVAGE_BUDGETS_S.items():
         if mode != "tables" and not can_read_log:  # opening hung, most likely in its log
             continue
-        arguments = (str(aside), str(fresh), mode, str(first), str(tags), str(budget_s))
+        arguments = (str(store), str(fresh), mode, str(first), str(tags), str(budget_s))
         done = run_child("framegate.bus.salvage", *arguments, deadline_s=budget_s + SALVAGE_START_S)
         if done is not None and done[0] == 0:
             answer: Kept = orjson.loads(done[1].strip().rpartition("\n")[2])

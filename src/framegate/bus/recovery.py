@@ -1,16 +1,21 @@
-"""Recovery: from an open store to the position at which rows go on, with a gap for whatever is missing.
+"""Recovery: from an open disk to the books and the position at which rows go on, with a gap for whatever is missing.
 
 The end of the log is read record by record from the last mark on; its front is looked at; both are compared with
 the gaps, the cursors and the high-water mark outside the store (I2, I6). Rows in the middle are verified when they
 are read, as every row is. Positions are never reused: rows go on behind the highest that was ever given out.
+
+Where the disk comes from is opening.py's business, or a simulation's: both go on here.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from framegate.bus.books import Books
-from framegate.bus.fault import damaged
+from framegate.bus.mark import HighWater, HighWaterMark
+from framegate.bus.options import StoreOptions
 from framegate.bus.replay import Replay
 from framegate.contract.frame import Position
 from framegate.contract.ports import Clock, Disk, Log
@@ -24,6 +29,41 @@ class Recovered:
 
     head: Position
     lost: int
+
+
+class Spare(Protocol):
+    """Space held back for a full disk."""
+
+    @property
+    def is_held(self) -> bool: ...
+
+    def take(self, bytes_free: int, reserve: int) -> None:
+        """Hold the space back if there is plenty."""
+
+    def give_up(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A store that is ready to take rows.
+
+    reopen  closes, verifies and opens the disk again; may block; raises StoreFailed
+    """
+
+    disk: Disk
+    books: Books
+    high_water: HighWater
+    ballast: Spare
+    recovered: Recovered
+    reopen: Callable[[], None]
+
+
+def load(disk: Disk, options: StoreOptions, mark: HighWaterMark, clock: Clock, log: Log) -> tuple[Books, Recovered]:
+    """The books of a disk, and what was found of its log; raises StoreFailed."""
+    books = Books(disk, options)
+    for connector in books.load(mark):
+        log.error("wal_cursor_damaged", connector=connector)
+    return books, recover(disk, books, mark.position, clock, log)
 
 
 def recover(disk: Disk, books: Books, high_water: int, clock: Clock, log: Log) -> Recovered:
@@ -66,14 +106,12 @@ def last_record(replay: Replay, books: Books) -> Position:
     return last
 
 
-def check_tail(disk: Disk, books: Books, durable: Position) -> None:
-    """After a failed sync: every durable row since the last mark must be there; raises StoreFailed E3003."""
-
-    def missing(first: int, last: int, why: str) -> None:
-        raise damaged(f"rows {first} to {last}", why)
-
-    replay = Replay(disk, books.layouts.column, missing)
+def check_tail(disk: Disk, books: Books, durable: Position) -> list[tuple[int, int, str]]:
+    """After a failed sync: durable rows since the last mark that are not there, as first, last and reason."""
+    lost: list[tuple[int, int, str]] = []
+    replay = Replay(disk, books.layouts.column, lambda first, last, why: lost.append((first, last, why)))
     start = max(books.marks.last_at(durable), books.trim)
     for first, last in books.gaps.uncovered(start, durable):
         for _ in replay.verified(first, last):
             pass
+    return lost

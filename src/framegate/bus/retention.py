@@ -132,7 +132,8 @@ class Retention:
         stop = Position(0)
         if size > options.keep_acked_bytes * (1 + SLACK):
             surplus = (size - options.keep_acked_bytes) / on_disk
-            stop = next(mark.first for mark in ends if mark.before - oldest.before >= surplus)
+            # Rounding may put the surplus a hair above all there is: then everything delivered goes.
+            stop = next((mark.first for mark in ends if mark.before - oldest.before >= surplus), ends[-1].first)
         old = self._older(ends, options.keep_acked_s)
         if old and self._older([oldest], options.keep_acked_s * (1 + SLACK)):
             stop = max(stop, old[-1].first)

@@ -18,9 +18,9 @@ from framegate.bus.books import Books
 from framegate.bus.catalogue import DurableCatalogue
 from framegate.bus.commit import ThreadWorker, Worker
 from framegate.bus.cursor import DurableCursors
-from framegate.bus.opening import Opened, open_disk, reopen_disk
+from framegate.bus.opening import open_disk
 from framegate.bus.options import StoreOptions
-from framegate.bus.recovery import check_tail
+from framegate.bus.recovery import Opened, check_tail
 from framegate.bus.retention import Retention
 from framegate.bus.wal import Ground, Wal
 from framegate.contract.errors import StoreFailed
@@ -93,8 +93,14 @@ class Store:
 
     def _repair(self) -> None:
         opened = self._opened
-        reopen_disk(opened.disk, opened.ballast, self.options)
-        check_tail(opened.disk, opened.books, self.wal.durable)
+        opened.reopen()
+        for first, last, why in check_tail(opened.disk, opened.books, self.wal.durable):
+            # The loop comes to this before it hears of the repair; the gap is in the first group of the new handle.
+            self._loop.call_soon_threadsafe(self._note_lost, first, last, why)
+
+    def _note_lost(self, first: int, last: int, why: str) -> None:
+        self._log.error("wal_damage", first_pos=first, last_pos=last, reason=why)
+        self.wal.note_gap(first, last, "damage", why)
 
     def _watch(self) -> None:
         """Once a second: room on the disk, a sync that hangs, rows that may go."""

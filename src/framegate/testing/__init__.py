@@ -4,6 +4,9 @@
     fakes          clock, sink, lines and log in memory
     scripted       a driver without a protocol, scripted by the test
     loop           an event loop whose time leaps instead of passing
+    account        what reached a remote: lost, repeated, out of order
+    simulation     a whole gateway in a simulated world, and every promise of delivery as a check
 
-Plugins' own tests may import from here; product code never does.
+Plugins' own tests may import from here; product code never does, apart from the verbs that test: the demo, and
+`edge verify-delivery`.
 """

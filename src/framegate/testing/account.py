@@ -73,6 +73,10 @@ class Account:
             else:
                 self._book(item)
 
+    def positions(self, payload: bytes) -> list[int]:
+        """Positions of the frames that a message holds; not booked."""
+        return [item.position for item in self._decode(self._unpack(payload)) if isinstance(item, Frame)]
+
     def lost(self, through: int) -> int:
         """Positions from 1 to `through` that neither arrived nor were announced as lost."""
         announced = {position for gap in self.notices for position in range(gap.first, min(gap.last, through) + 1)}
@@ -120,7 +124,8 @@ def _protobuf_frames(payload: bytes) -> Iterator[Frame]:
     positions = [position for run in batch.run for position in range(run.pos, run.pos + run.rows)]
     times, qualities = _spread(batch.ts, rows), _spread(batch.qos, rows)
     for position, tag, value, time, quality in zip(positions, batch.name, values, times, qualities, strict=True):
-        yield Frame(position, tag, value, time, quality, batch.backfill)
+        # The value of a Bad row has no meaning; NaN, the usual one, would differ from itself.
+        yield Frame(position, tag, None if is_bad(quality) else value, time, quality, batch.backfill)
 
 
 def _spread(column: Any, rows: int) -> list[int]:

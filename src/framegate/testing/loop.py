@@ -2,6 +2,7 @@
 
     run_virtual(scenario())      runs a coroutine on such a loop
 
+What asyncio leaves open stays as CPython happens to do it; a loop that draws it from a seed is in simulation/loop.py.
 Only what waits for the loop's own timers may run on it: threads, subprocesses and sockets with a peer elsewhere
 do not hold virtual time back. When nothing is left to wait for, the loop says so instead of hanging.
 """
@@ -17,13 +18,19 @@ from framegate.testing.fakes import FakeClock
 
 T = TypeVar("T")
 START_S = 1000.0  # loop time at the start; not 0, so that nobody takes 0 for "never"
+TURNS_MAX = 100_000  # of the loop without time passing: something spins
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """Virtual time; satisfies everything asyncio asks of a loop."""
+    """Virtual time; satisfies everything asyncio asks of a loop.
+
+    turns  times the loop went round since it was made
+    """
 
     def __init__(self) -> None:
+        self.turns = 0
         self._virtual_s = START_S
+        self._leapt_at = 0
         super().__init__(_LeapingSelector(self))
 
     def time(self) -> float:
@@ -31,6 +38,12 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def leap(self, seconds: float) -> None:
         self._virtual_s += seconds
+        self._leapt_at = self.turns
+
+    def turn(self) -> None:
+        """Called once a turn; a timer storm or a task that never waits ends here instead of hanging."""
+        self.turns += 1
+        assert self.turns - self._leapt_at < TURNS_MAX, f"virtual loop: {TURNS_MAX} turns and no time has passed"
 
 
 class LoopClock(FakeClock):
@@ -69,6 +82,7 @@ class _LeapingSelector(selectors.BaseSelector):
         return self._real.modify(fileobj, events, data)
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self._loop.turn()
         ready = self._real.select(0)
         if ready or timeout == 0:
             return ready

@@ -16,11 +16,16 @@ import numpy as np
 import pytest
 
 from framegate.bus.bus import Bus
-from framegate.bus.opening import QUARANTINES_MAX
+from framegate.bus.fault import IO
+from framegate.bus.opening import QUARANTINES_MAX, open_disk
+from framegate.bus.options import StoreOptions
+from framegate.bus.probe import run_child
+from framegate.bus.record import key_of
 from framegate.bus.rocks import RocksDisk
 from framegate.bus.store import Store
 from framegate.contract.errors import StoreFailed
 from framegate.contract.frame import Batch, Gap, Placed, Position, uniform_quality, uniform_time
+from framegate.testing.fakes import CollectingLog, FakeClock
 
 ROWS = 60
 BATCHES = 600
@@ -220,6 +225,26 @@ async def test_store_that_hangs_in_open_is_set_aside_after_the_deadline(
     assert lost > 0, "rows in the log that cannot be opened are lost, and named"
 
 
+@pytest.mark.parametrize("is_carried", [False, True], ids=["while it was read", "before it was moved"])
+async def test_death_while_a_store_is_set_aside_costs_no_row_more(
+    filled: Path, open_at: OpenAt, bus_on: BusOn, monkeypatch: pytest.MonkeyPatch, is_carried: bool
+) -> None:
+    (filled / "store" / "CURRENT").unlink()  # loses no row, once its list of files is rebuilt
+
+    def die(*arguments: str, deadline_s: float) -> None:
+        if is_carried:
+            run_child(*arguments, deadline_s=deadline_s)
+            (filled / "store").rename(filled / "store.damaged-1")
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("framegate.bus.opening.run_child", die)
+    with pytest.raises(KeyboardInterrupt):
+        open_disk(filled, StoreOptions(ballast_bytes=0), FakeClock(), CollectingLog())
+    assert await check(filled, open_at, bus_on) == (ROWS * BATCHES - CURSOR, 0)
+    assert names(filled) == ["hwm", "store", "store.damaged-1"]
+
+
 async def test_quarantines_are_bounded(filled: Path, open_at: OpenAt, log: Any) -> None:
     for _ in range(QUARANTINES_MAX + 2):
         (filled / "store" / "CURRENT").write_bytes(b"x")
@@ -241,6 +266,43 @@ async def test_damage_met_while_running_becomes_a_gap_and_the_rest_is_read(
     rows, lost = await read_all(store, bus_on, 0)
     assert (rows + lost, lost > 0) == (ROWS * BATCHES, True)
     assert "wal_damage" in log.events()
+
+
+async def test_rows_found_missing_by_a_repair_become_a_gap_and_the_log_goes_on(
+    tmp_path: Path,
+    open_at: OpenAt,
+    bus_on: BusOn,
+    batch: Callable[..., Batch],
+    log: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = await open_at(tmp_path / "data")
+    bus = bus_on(store)
+    for number in range(3):
+        bus.publish([batch(10, number)])
+        await bus.flush()
+    disk = store.disk
+    assert isinstance(disk, RocksDisk)
+    disk.write([("frames", key_of(11), None)])  # as a disk that forgets what it had promised
+    disk.sync()
+
+    def fail_once() -> None:
+        monkeypatch.undo()
+        raise StoreFailed("fsync: EIO", code=IO)
+
+    monkeypatch.setattr(disk, "sync", fail_once)
+    bus.publish([batch(10, 3)])
+    await store.wal.flush(deadline_s=OPEN_S_MAX)
+    items = bus_on(store).read(Position(0), 100)
+    while items[-1].last < bus.durable:
+        items = [*items, *bus_on(store).read(items[-1].last, 100)]
+    assert [(item.first, item.last, isinstance(item, Gap)) for item in items] == [
+        (1, 10, False),
+        (11, 20, True),
+        (21, 30, False),
+        (31, 40, False),
+    ]
+    assert ("wal_failed" in log.events(), "wal_damage" in log.events()) == (True, True)
 
 
 def test_scan_over_a_damaged_block_raises_instead_of_ending_early(filled: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from framegate.bus.bus import Bus
 from framegate.bus.inspect import ls, stat, verify
+from framegate.bus.marks import Mark
 from framegate.bus.record import key_of
 from framegate.bus.store import Store
 from framegate.bus.wal import WalState
@@ -72,6 +73,20 @@ def drain(bus: Bus, after: int = 0) -> tuple[list[Placed], list[Gap]]:
                 rows.append(item)
     assert position == bus.durable
     return rows, gaps
+
+
+async def test_surplus_that_rounds_above_all_there_is_takes_everything_delivered(
+    tmp_path: Path, open_at: OpenAt, bus_on: BusOn, noise: Callable[[int], Batch]
+) -> None:
+    store = await open_at(tmp_path, keep_acked_bytes=0)
+    await fill(bus_on(store), noise, 2)
+    store.cursors.commit("c", store.wal.durable)
+    marks = store.books.marks
+    marks._marks[:] = [Mark(Position(1), 0, START_NS), Mark(Position(501), 120_638, START_NS)]
+    marks.bytes = 184_583
+    deletion = store._retention._due(bytes_used=13_302)
+    assert deletion is not None
+    assert (deletion.stop, deletion.lost) == (501, 501)
 
 
 async def test_delivered_rows_beyond_the_limit_go_and_free_their_space(

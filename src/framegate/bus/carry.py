@@ -1,0 +1,130 @@
+"""Carrying over: from a store that cannot be trusted into a new one, whatever of it can be read.
+
+Names, cursors and gaps go first, then the rows from the oldest one that is still needed on, in order of position,
+each verified; every hole between them becomes a gap in the new store. Which disks these are, how long it may take and
+what brought them here is decided by salvage.py, or by a simulation.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import google_crc32c
+
+from framegate.bus.books import TWIN_PREFIX, Books
+from framegate.bus.fault import STALLED
+from framegate.bus.mark import NO_MARK
+from framegate.bus.options import StoreOptions
+from framegate.bus.owed import PREFIX as OWED_PREFIX
+from framegate.bus.record import RECORD_ROWS_MAX, encode, key_of
+from framegate.bus.recovery import POSITION_MAX
+from framegate.bus.replay import Replay
+from framegate.contract.errors import StoreFailed
+from framegate.contract.frame import Position
+from framegate.contract.ports import Change, Disk, Family
+
+WRITE_RECORDS = 256  # per write into the new store
+HOLES_MAX = 100  # holes that are named one by one in the answer; every one is in the new store
+_SMALL: tuple[Family, ...] = ("catalogue", "cursors", "gaps", "commands")
+
+
+def carry_over(
+    old: Disk,
+    new: Disk,
+    first: int,
+    tags: int,
+    *,
+    is_over: Callable[[], bool],
+    now_ns: Callable[[], int],
+    wait: Callable[[], None],
+) -> dict[str, object]:
+    """Copy rows from `first` on, and everything small; returns what was kept and what was not. The caller syncs.
+
+    tags     highest tag id ever given
+    is_over  asked once per record: the time for this is spent
+    wait     called before a stalled write is tried again
+    raises   StoreFailed - the new store cannot be written, or the old one cannot be read at all
+    """
+    _copy_small(old, new, wait)
+    return _copy_rows(old, new, first, tags, is_over, now_ns, wait)
+
+
+def _copy_rows(
+    old: Disk,
+    new: Disk,
+    first: int,
+    tags: int,
+    is_over: Callable[[], bool],
+    now_ns: Callable[[], int],
+    wait: Callable[[], None],
+) -> dict[str, object]:
+    books = Books(new, StoreOptions())
+    books.load(NO_MARK._replace(tags=tags))
+    replay = Replay(old, books.layouts.column, _not_asked)
+    rows, expected, trim = 0, first, first
+    holes: list[tuple[int, int, str]] = []
+    frames: list[Change] = []
+    for placed in replay.readable(max(1, first - RECORD_ROWS_MAX + 1), POSITION_MAX - 1):
+        if placed.last < expected:
+            continue
+        if placed.first > expected:
+            holes += [(start, stop, replay.why) for start, stop in books.gaps.uncovered(expected, placed.first - 1)]
+            books.gaps.add(expected, placed.first - 1, "damage", replay.why, now_ns())
+        trim = min(trim, placed.first)
+        key = key_of(placed.first)
+        data = encode(key, placed.batch, books.layouts.number(placed.batch.tag))
+        books.marks.note(placed.first, len(data), placed.batch.gateway_time)
+        frames.append(("frames", key, data))
+        rows += len(placed.batch.tag)
+        expected = placed.last + 1
+        if len(frames) >= WRITE_RECORDS:
+            _write(new, [*books.take_changes(), *frames], wait)
+            frames.clear()
+        if is_over():
+            break
+    books.trim_to(Position(trim))
+    _write(new, [*books.take_changes(), *frames], wait)
+    return {"rows": rows, "holes": holes[:HOLES_MAX]}
+
+
+def _not_asked(first: int, last: int, why: str) -> None:
+    """`readable` tells of no holes."""
+
+
+def _copy_small(old: Disk, new: Disk, wait: Callable[[], None]) -> None:
+    """Every entry of the small families that can be read and, where it has a check sum, passes it."""
+    for family in _SMALL:
+        for key, data in _readable(old, family, b""):
+            if family == "commands" or _is_whole(key, data):
+                _write(new, [(family, key, data)], wait)
+            if family == "catalogue" and _is_whole(key, data):
+                _write(new, [("meta", TWIN_PREFIX + key, data)], wait)
+    for key, data in _readable(old, "meta", TWIN_PREFIX):
+        name = key.removeprefix(TWIN_PREFIX)
+        if key.startswith(TWIN_PREFIX) and _is_whole(name, data):
+            _write(new, [("catalogue", name, data), ("meta", key, data)], wait)
+    for key, data in _readable(old, "meta", OWED_PREFIX):
+        if key.startswith(OWED_PREFIX) and _is_whole(key, data):
+            _write(new, [("meta", key, data)], wait)
+
+
+def _readable(disk: Disk, family: Family, start: bytes) -> Iterator[tuple[bytes, bytes]]:
+    with contextlib.suppress(StoreFailed):  # behind damage: names have a twin, cursors the high-water mark
+        yield from disk.scan(family, start)
+
+
+def _is_whole(key: bytes, data: bytes) -> bool:
+    return bool(google_crc32c.value(key + data[:-4]) == int.from_bytes(data[-4:], "little"))
+
+
+def _write(disk: Disk, changes: list[Change], wait: Callable[[], None]) -> None:
+    while True:  # bounded by whoever set the time
+        try:
+            disk.write(changes)
+        except StoreFailed as error:
+            if error.stable_code != STALLED:
+                raise
+            wait()
+        else:
+            return
