@@ -61,6 +61,7 @@ class SimBroker:
     on_taken  told of each message that it has taken, in order
     refused   how often each message was refused, by its first position
     attempts  to connect, so far
+    takes_over  a new connection ends the older one for good, as with MQTT (5.0, 3.1.4-3), also for what is on its way
     """
 
     loop: SimLoop
@@ -74,6 +75,8 @@ class SimBroker:
     refused: dict[int, int] = field(default_factory=dict)
     attempts: int = 0
     connections: list[Connection] = field(default_factory=list)
+    takes_over: bool = False
+    _latest: Connection | None = None
     _held_back: dict[tuple[Connection, bool], int] = field(default_factory=dict)
 
     async def connect(self, client: SimConnector) -> Connection:
@@ -94,6 +97,7 @@ class SimBroker:
             client_lost=client.lost_link,
         )
         self.connections.append(connection)
+        self._latest = connection
         return connection
 
     def cut(self, reason: str) -> None:
@@ -114,6 +118,8 @@ class SimBroker:
             self.connections.remove(connection)
 
     def _received(self, connection: Connection, message: Publish) -> None:
+        if self.takes_over and connection is not self._latest:
+            return
         answer = self._answer(connection, message)
         self.loop.note(f"broker {answer.value} {message.first}+{len(message.positions)} {len(message.payload)}")
         if answer is Answer.TAKEN:
