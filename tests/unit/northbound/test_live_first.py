@@ -14,17 +14,7 @@ import pytest
 
 from framegate.contract.connector import ConnectorContext, Window
 from framegate.contract.errors import Misconfigured, NotConnected, PayloadRefused
-from framegate.contract.frame import (
-    Batch,
-    Gap,
-    Placed,
-    Position,
-    Tag,
-    TagId,
-    ValueType,
-    uniform_quality,
-    uniform_time,
-)
+from framegate.contract.frame import Batch, Gap, Placed, Position, Tag, TagId, ValueType, uniform_quality, uniform_time
 from framegate.contract.owed import OWED_RANGES_MAX, Owed, OwedRange
 from framegate.contract.ports import Lines
 from framegate.northbound.backlog import BEHIND_S, Backlog

@@ -14,17 +14,7 @@ import pytest
 
 from framegate.contract.connector import ConnectorContext, Window
 from framegate.contract.errors import Busy, Misconfigured, NotConnected, PayloadRefused, StoreFailed
-from framegate.contract.frame import (
-    Batch,
-    Gap,
-    Placed,
-    Position,
-    Tag,
-    TagId,
-    ValueType,
-    uniform_quality,
-    uniform_time,
-)
+from framegate.contract.frame import Batch, Gap, Placed, Position, Tag, TagId, ValueType, uniform_quality, uniform_time
 from framegate.contract.owed import Owed
 from framegate.contract.ports import Lines
 from framegate.northbound.encoder import make_encoder
