@@ -72,9 +72,7 @@ FIGURE_ROWS: Sequence[Figure] = (
     _cost("slow json qos 0", f"{_SLOW}, json (one message per tag), QoS 0", "--encoding json --qos 0", 2.5),
     _cost("fast json-batch", f"{_FAST}, json-batch, QoS 1", _TAGS_FAST, 1.2),
     _cost("fast protobuf", f"{_FAST}, protobuf, QoS 1", f"{_TAGS_FAST} --encoding protobuf", 1.2),
-    Figure(
-        "bare cost", f"{_FAST}: a bare loop, no log or checks", _BARE, "programs.bare.us_per_tag", "CPU µs per tag"
-    ),
+    Figure("bare cost", f"{_FAST}: a bare loop, no log or checks", _BARE, "programs.bare.us_per_tag", "CPU µs per tag"),
     Figure("bare ratio", "the same beside Framegate in one run", _BARE, "programs.bare.ratio", "times Framegate"),
     _ceiling("protobuf", f"{_FULL}, protobuf", f"{_TAGS_FULL} --encoding protobuf"),
     _ceiling("json-batch", f"{_FULL}, json-batch of 1,000", f"{_TAGS_FULL} --batch 1000"),

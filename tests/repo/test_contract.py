@@ -105,14 +105,20 @@ def test_golden_bytes_hold_for_the_generated_class_and_our_encoder(path: Path) -
     assert message.SerializeToString(deterministic=True) == golden
     names = Names()
     encoder = make_encoder(
-        "protobuf", tenant="t", gateway=vector["gateway"], connector="c", template="", catalogue=names
+        "protobuf",
+        tenant="t",
+        gateway=vector["gateway"],
+        connector="c",
+        template="",
+        catalogue=names,
+        is_backfill=vector.get("is_backfill", False),
     )
     window = encoder.encode([placed_of(row, names) for row in vector["batches"]])
     assert [payload.hex() for payload in window.payload] == [vector["hex"]]
 
 
 def test_there_are_golden_bytes() -> None:
-    assert len(VECTORS) >= 13
+    assert len(VECTORS) >= 14
 
 
 def test_every_error_class_has_a_listed_code() -> None:

@@ -22,8 +22,10 @@ from framegate.bus.store import Store
 from framegate.contract.connector import Window
 from framegate.contract.errors import StoreFailed
 from framegate.contract.frame import Position
+from framegate.contract.owed import OwedRange
 from framegate.contract.ports import Clock, Disk, Log
 from framegate.northbound.flight import Flight, FlightState
+from framegate.northbound.lanes import Lanes
 from framegate.northbound.outbox import Outbox
 from framegate.testing.simulation.gateway import Parts
 from framegate.testing.simulation.simulation import Report, simulate
@@ -71,8 +73,8 @@ class CommitsWhenSending(Outbox):
 class OffersNewestFirst(Outbox):
     """After a lost connection sends what waits in the wrong order."""
 
-    def _offer_again(self, group: asyncio.TaskGroup) -> None:
-        for flight in reversed(self._flights.waiting()):
+    def _offer_again(self, group: asyncio.TaskGroup, lanes: Lanes) -> None:
+        for flight in reversed(lanes.waiting()):
             if flight.isolated is None:
                 self._start(group, flight)
 
@@ -84,7 +86,36 @@ class SetsAsideAtOnce(Outbox):
         super()._book_refusal(flight, window, error)
         flight.state = FlightState.DONE
         self._letters.set_aside(window, error, flight.refusals)
-        self._land()
+        assert self._lanes is not None
+        self._land(self._lanes, flight)
+
+
+class ForgetsWhatIsOwed(Outbox):
+    """Lets live rows overtake, and does not come back for what they left behind."""
+
+    def _on_overtaken(self, fresh: OwedRange) -> None:
+        assert self._lanes is not None
+        self._lanes.backlog._ranges.clear()
+        super()._on_overtaken(fresh)
+
+
+class OvertakesWhatIsUnderWay(Lanes):
+    """Lets live rows overtake from where they were read, not from where they were acknowledged."""
+
+    __slots__ = ()
+
+    def _turns(self) -> bool:
+        if self.backlog.is_behind(self.reader.backlog_rows, self._rows_max, self._clock.monotonic()):
+            self.backlog.live = self.reader.position
+            self.reader.begin(self.backlog.overtake(self._source.durable).last)
+        return False
+
+
+class HastyLanes(Outbox):
+    def _begin(self) -> Lanes:
+        lanes = super()._begin()
+        lanes.__class__ = OvertakesWhatIsUnderWay
+        return lanes
 
 
 class DeletesBeforeTelling(Retention):
@@ -132,6 +163,8 @@ PLANTED = [
     pytest.param(Parts(outbox=OffersNewestFirst), {"O4"}, id="reorder after reconnect"),
     pytest.param(Parts(load=load_forgetful), {"I2"}, id="reuse of a position"),
     pytest.param(Parts(load=load_silent), {"I2"}, id="loss without a gap"),
+    pytest.param(Parts(outbox=ForgetsWhatIsOwed), {"O2"}, id="overtaken rows forgotten"),
+    pytest.param(Parts(outbox=HastyLanes), {"O2", "O4"}, id="overtaken before acknowledgement"),
     pytest.param(Parts(outbox=SetsAsideAtOnce), {"O7"}, id="dead letter at the first refusal"),
 ]
 

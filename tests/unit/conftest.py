@@ -64,6 +64,7 @@ CONNECTOR = ConnectorHealth(
     last_ack_ns=NOW_NS - SECOND_NS,
     rows=7_000,
     lag_rows=200,
+    owed_rows=0,
     latency_p50_ms=8.0,
     latency_p99_ms=40.0,
     reconnects=1,

@@ -16,6 +16,7 @@ from framegate.bus.books import TWIN_PREFIX, Books
 from framegate.bus.fault import STALLED
 from framegate.bus.mark import NO_MARK
 from framegate.bus.options import StoreOptions
+from framegate.bus.owed import PREFIX as OWED_PREFIX
 from framegate.bus.record import RECORD_ROWS_MAX, encode, key_of
 from framegate.bus.recovery import POSITION_MAX
 from framegate.bus.replay import Replay
@@ -107,6 +108,9 @@ def _copy_small(old: Disk, new: Disk, wait: Callable[[], None]) -> None:
         name = key.removeprefix(TWIN_PREFIX)
         if key.startswith(TWIN_PREFIX) and _is_whole(name, data):
             _write(new, [("catalogue", name, data), ("meta", key, data)], wait)
+    for key, data in _readable(old, "meta", OWED_PREFIX):
+        if key.startswith(OWED_PREFIX) and _is_whole(key, data):
+            _write(new, [("meta", key, data)], wait)
 
 
 def _copy_letters(old: Disk, new: Disk, wait: Callable[[], None]) -> list[str]:

@@ -126,7 +126,11 @@ def stat(folder: Path) -> StoreStat:
             newest = placed
         lost = [gap.last - gap.first + 1 for gap in books.gaps.all()]
         kept = [stop - start + 1 for start, stop in books.gaps.uncovered(books.trim, head)]
-        cursors = [CursorStat(name, at, max(0, head - at)) for name, at in sorted(books.cursors.positions().items())]
+        known = books.cursors
+        cursors = [
+            CursorStat(name, at, known.undelivered(name, Position(head)))
+            for name, at in sorted(known.positions().items())
+        ]
         return StoreStat(
             head=head,
             durable=mark.position,

@@ -43,7 +43,9 @@ def draw(now: GatewayHealth, before: GatewayHealth, width: int, height: int) -> 
 
 _NAME_AND_STATE = f"{{:<{NAME_COLUMNS}}} {{:<{STATE_COLUMNS}}} "
 _DEVICE_HEAD = _NAME_AND_STATE.format("DEVICE", "STATE") + "LAST GOOD     SCAN        OK  FAILED  SKIPPED"
-_CONNECTOR_HEAD = _NAME_AND_STATE.format("CONNECTOR", "STATE") + "      LAG      P50       P99   ROWS/S  REFUSED"
+_CONNECTOR_HEAD = (
+    _NAME_AND_STATE.format("CONNECTOR", "STATE") + "      LAG      OWED      P50       P99   ROWS/S  REFUSED"
+)
 
 
 def _gateway(now: GatewayHealth, before: GatewayHealth) -> list[Text]:
@@ -111,6 +113,7 @@ def _connector_line(connector: ConnectorHealth, rows_before: dict[str, int], sec
     rate = _rate(connector.rows, rows_before.get(connector.name, 0), seconds)
     return (
         f"{_cut(connector.name)} {connector.state:<{STATE_COLUMNS}} {connector.lag_rows:>9} "
+        f"{connector.owed_rows:>9} "
         f"{connector.latency_p50_ms:>5.0f} ms {connector.latency_p99_ms:>6.0f} ms {rate:>8} {connector.refused:>8}"
     )
 

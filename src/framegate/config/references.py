@@ -20,6 +20,7 @@ from framegate.endpoint.url import SCHEMES
 
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}?|\}")
 _TOPIC_WORDS = ("tenant", "gateway", "connector", "device", "tag")
+LANES = 2  # of a connector with backlog: live_first
 _NOT_NUMBERS = frozenset(kind.value for kind in ValueType if kind.kind in {Kind.BOOL, Kind.OBJECT})
 
 
@@ -98,19 +99,26 @@ class RowReferences:
         return self._endpoints.get(row.endpoint)
 
 
-def check_topic(row: ConnectorRow, problems: Problems) -> None:
-    """Placeholders of a connector's topic."""
-    path = ("connectors", row.name, "topic")
-    for found in _PLACEHOLDER.finditer(row.topic):
+def check_topic(key: str, topic: str, row: ConnectorRow, problems: Problems) -> None:
+    """Placeholders of a connector's topic, which stands under `key`."""
+    path = ("connectors", row.name, key)
+    for found in _PLACEHOLDER.finditer(topic):
         word = found[1]
         if word is None or not found[0].endswith("}"):
-            problems.add("drivers", path, "E1110", f'"{row.topic}" has a brace without its partner; write {{device}}')
+            problems.add("drivers", path, "E1110", f'"{topic}" has a brace without its partner; write {{device}}')
         elif word not in _TOPIC_WORDS:
             text = f"{{{word}}} is not one of {listed(_TOPIC_WORDS)}{suggestion(word, _TOPIC_WORDS)}"
             problems.add("drivers", path, "E1104", text)
         elif word == "tag" and row.encoding != "json":
             text = f"{{tag}} needs `encoding: json`; with {row.encoding} a message holds many tags"
             problems.add("drivers", path, "E1104", text)
+
+
+def check_lanes(row: ConnectorRow, problems: Problems) -> None:
+    """Live values and back-fill each need a window of their own."""
+    if row.backlog == "live_first" and row.windows_in_flight < LANES:
+        text = f"backlog: live_first needs windows_in_flight of {LANES} or more, one for each of its lanes; it is 1"
+        problems.add("drivers", ("connectors", row.name, "windows_in_flight"), "E1110", text)
 
 
 class VariableReferences:

@@ -21,6 +21,7 @@ Compression: TypeAlias = Literal["none", "zstd"]
 TimeUnit: TypeAlias = Literal["ms", "us", "ns", "iso"]
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
 Start: TypeAlias = Literal["oldest", "newest"]
+BacklogWord: TypeAlias = Literal["in_order", "live_first"]
 
 NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 """The one empty options mapping that all rows without options share."""
@@ -73,7 +74,7 @@ class DriverRow:
 
 @dataclass(frozen=True, slots=True)
 class ConnectorRow:
-    """One way out. `topic` is "" where the encoding's own default applies; `linger` is in seconds."""
+    """One way out. `topic` and `backfill_topic` are "" where their defaults apply; `linger` is in seconds."""
 
     name: str
     plugin: str
@@ -89,6 +90,8 @@ class ConnectorRow:
     windows_in_flight: int
     linger: float
     start: Start
+    backlog: BacklogWord
+    backfill_topic: str
 
 
 @dataclass(frozen=True, slots=True)

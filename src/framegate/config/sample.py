@@ -59,6 +59,7 @@ connectors:
     batch: 32
     topic: "{tenant}/{device}"
     options: {qos: 1}          # every message is acknowledged by the broker
+    # backlog: live_first      # after an outage: new values at once, stored ones beside them under .../backfill
 """
 
 _VARIABLES = """\

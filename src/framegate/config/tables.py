@@ -117,6 +117,8 @@ def connector_row(name: str, raw: Mapping[str, Any], problems: Problems) -> Conn
         windows_in_flight=raw.get("windows_in_flight", 4),
         linger=read.seconds("linger", 0.0, _LINGER_S),
         start=raw.get("start", "oldest"),
+        backlog=raw.get("backlog", "in_order"),
+        backfill_topic=raw.get("backfill_topic", ""),
     )
 
 

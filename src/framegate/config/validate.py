@@ -15,7 +15,7 @@ from typing import Any
 from framegate.config.endpoint_check import endpoint_problems
 from framegate.config.explain import findings_of
 from framegate.config.problems import Problems
-from framegate.config.references import RowReferences, VariableReferences, check_topic
+from framegate.config.references import RowReferences, VariableReferences, check_lanes, check_topic
 from framegate.config.rows import ConnectorRow, DriverRow, EndpointRow, GatewayRow, Tables, VariableRow
 from framegate.config.schema import TABLES, Table, table_check
 from framegate.config.source import read_table
@@ -155,7 +155,9 @@ class _Load:
             references.check("drivers", "driver", driver)
         for connector in good_connectors.values():
             references.check("connectors", "connector", connector)
-            check_topic(connector, self.problems)
+            check_topic("topic", connector.topic, connector, self.problems)
+            check_topic("backfill_topic", connector.backfill_topic, connector, self.problems)
+            check_lanes(connector, self.problems)
         return gateway, good_drivers, good_connectors
 
     def _variables(self, drivers: Mapping[str, DriverRow]) -> tuple[tuple[VariableRow, ...], set[str]]:

@@ -1,7 +1,8 @@
 """The connector contract: open, send, close.
 
 The outbox owns cursors, encoding, windows, back-off and retry; a connector speaks its protocol and answers
-when the remote has taken responsibility. Up to `windows_in_flight_max` sends run at once, started in order.
+when the remote has taken responsibility. Up to `windows_in_flight_max` sends run at once, started in order: live
+windows in theirs, back-fill windows (`is_backfill`) in theirs.
 
     connector = Plugin.Connector(options)   checks options, no I/O; raises Misconfigured
     await connector.open(context)           connect or resume; raises NotConnected, Misconfigured
@@ -30,11 +31,12 @@ from framegate.contract.ports import Clock, Lines, Log
 class Window:
     """Encoded messages that cover every position from first to last, in order.
 
-    key        bytes per message: rendered route (MQTT topic, subject, partition key)
-    payload    bytes per message
-    position   first position each message holds: with the gateway's name a stable id, for receivers that deduplicate
-    rows       rows per message
-    encoding   content type of every payload, e.g. "application/json"
+    key          bytes per message: rendered route (MQTT topic, subject, partition key)
+    payload      bytes per message
+    position     first position each message holds: with the gateway's name a stable id, for receivers that deduplicate
+    rows         rows per message
+    encoding     content type of every payload, e.g. "application/json"
+    is_backfill  stored rows that live ones have overtaken; a receiver that keeps the newest value passes them over
     """
 
     first: Position
@@ -44,6 +46,7 @@ class Window:
     position: Sequence[int]
     rows: Sequence[int]
     encoding: str
+    is_backfill: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar
 from framegate.contract.errors import NotConnected
 from framegate.contract.frame import Batch, Gap, Placed, Position, Tag, TagId, ValueType
 from framegate.contract.letter import DeadLetter
+from framegate.contract.owed import Owed
 
 
 class Clock(Protocol):
@@ -152,6 +153,12 @@ class Cursors(Protocol):
     def load(self, connector: str) -> Position | None: ...
     def commit(self, connector: str, position: Position) -> None:
         """Remember that every row up to position was acknowledged; durable with the next group commit."""
+
+    def load_owed(self, connector: str) -> Owed | None:
+        """What was acknowledged beyond the cursor, and what was not; None: nothing was."""
+
+    def commit_owed(self, connector: str, owed: Owed) -> None:
+        """Like commit, for a connector whose live rows overtook stored ones; its cursor is `owed.cursor`."""
 
 
 class DeadLetters(Protocol):

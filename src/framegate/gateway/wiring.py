@@ -29,8 +29,8 @@ from framegate.gateway.binding import Binding, Factories, bind
 from framegate.gateway.clock_watch import ClockWatch
 from framegate.gateway.home import Home
 from framegate.mapper.mapping import compile_mapping
-from framegate.northbound.encoder import make_encoder
-from framegate.northbound.options import OutboxOptions, Start
+from framegate.northbound.encoder import backfill_template, make_encoder
+from framegate.northbound.options import BacklogOrder, OutboxOptions, Start
 from framegate.northbound.outbox import Outbox
 from framegate.observe.metrics import Metrics
 from framegate.runtime.runtime import Runtime
@@ -138,16 +138,23 @@ class Gateway:
 
     def _outbox(self, row: ConnectorRow) -> Outbox:
         gateway = self.tables.gateway
-        encoder = make_encoder(
-            row.encoding,
-            tenant=gateway.tenant,
-            gateway=gateway.name,
-            connector=row.name,
-            template=row.topic,
-            batch=row.batch,
-            compress=row.compress,
-            time=row.time,
-            catalogue=self.store.catalogue,
+        encoder, backfill_encoder = (
+            make_encoder(
+                row.encoding,
+                tenant=gateway.tenant,
+                gateway=gateway.name,
+                connector=row.name,
+                template=template,
+                batch=row.batch,
+                compress=row.compress,
+                time=row.time,
+                catalogue=self.store.catalogue,
+                is_backfill=is_backfill,
+            )
+            for is_backfill, template in (
+                (False, row.topic),
+                (True, row.backfill_topic or backfill_template(row.encoding, row.topic)),
+            )
         )
 
         def context(lost: Callable[[GatewayError], None]) -> ConnectorContext:
@@ -169,6 +176,8 @@ class Gateway:
                 windows_in_flight=row.windows_in_flight,
                 linger_s=row.linger,
                 start=Start(row.start),
+                backlog=BacklogOrder(row.backlog),
             ),
+            backfill_encoder=backfill_encoder,
             dead_letters=self.store.letters,
         )

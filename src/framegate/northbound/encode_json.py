@@ -47,15 +47,24 @@ class JsonLayout(NamedTuple):
 class _Json(ABC):
     """What both JSON encoders share."""
 
-    __slots__ = ("_catalogue", "_compress", "_gateway", "_layouts", "_route", "_time", "encoding")
+    __slots__ = ("_catalogue", "_compress", "_gateway", "_layouts", "_mark", "_route", "_time", "encoding")
     has_key_per_row: ClassVar[bool]
 
     def __init__(
-        self, route: Route, gateway: str, catalogue: Catalogue, time: TimeTexts, compress: Compress | None, suffix: str
+        self,
+        route: Route,
+        gateway: str,
+        catalogue: Catalogue,
+        time: TimeTexts,
+        compress: Compress | None,
+        suffix: str,
+        *,
+        is_backfill: bool,
     ) -> None:
         self.encoding = CONTENT_TYPE + suffix
         self._route, self._catalogue, self._time, self._compress = route, catalogue, time, compress
-        self._gateway = orjson.dumps(gateway)
+        self._mark = b'"backfill":true,' if is_backfill else b""
+        self._gateway = orjson.dumps(gateway) + (b',"backfill":true' if is_backfill else b"")
         self._layouts = Layouts(self._layout)
 
     def forget(self) -> None:
@@ -82,7 +91,8 @@ class _Json(ABC):
 
     def _layout(self, tag: Int32Column) -> JsonLayout:
         tags = [self._catalogue.tag(tag_id) for tag_id in tag.tolist()]
-        opening = [b'{"tag":%b,"value":' % orjson.dumps(entry.name) for entry in tags]
+        mark = self._mark if self.has_key_per_row else b""  # else once, beside the gateway's name
+        opening = [b'{%b"tag":%b,"value":' % (mark, orjson.dumps(entry.name)) for entry in tags]
         narrow = narrow_rows([entry.type is ValueType.FLOAT32 for entry in tags])
         key: list[bytes] = []
         if self.has_key_per_row:
@@ -162,8 +172,10 @@ class JsonBatchEncoder(_Json):
         compress: Compress | None,
         suffix: str,
         batch: int,
+        *,
+        is_backfill: bool,
     ) -> None:
-        super().__init__(route, gateway, catalogue, time, compress, suffix)
+        super().__init__(route, gateway, catalogue, time, compress, suffix, is_backfill=is_backfill)
         self._batch = batch
 
     def encode(self, placed: Sequence[Placed]) -> Window:

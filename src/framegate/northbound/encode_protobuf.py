@@ -31,7 +31,7 @@ CONTENT_TYPE: Final = "application/x-protobuf"
 TIME_BYTES, QUALITY_BYTES = 8, 4
 RUN_BYTES: Final = 18  # a run with its header, at most
 # FrameBatch fields, contract/frame.proto.
-_GATEWAY, _RUN, _NAME, _OTHER, _TS, _QOS, _GATEWAY_TIME = 1, 2, 3, 8, 9, 10, 11
+_GATEWAY, _RUN, _NAME, _OTHER, _TS, _QOS, _GATEWAY_TIME, _BACKFILL = 1, 2, 3, 8, 9, 10, 11, 12
 _VALUE_FIELD: Final = {"d": 4, "l": 5, "L": 6, "?": 7}
 # Value fields.
 _DOUBLE, _INT, _UINT, _BOOL, _TEXT, _BYTES, _JSON = range(1, 8)
@@ -73,8 +73,10 @@ class ProtobufEncoder:
         "_compress",
         "_epoch",
         "_gateway",
+        "_is_backfill",
         "_kind_of",
         "_layouts",
+        "_mark",
         "_name",
         "_route",
         "_suffix",
@@ -82,11 +84,19 @@ class ProtobufEncoder:
     )
 
     def __init__(
-        self, route: Route, gateway: str, catalogue: Catalogue, compress: Compress | None, suffix: str
+        self,
+        route: Route,
+        gateway: str,
+        catalogue: Catalogue,
+        compress: Compress | None,
+        suffix: str,
+        *,
+        is_backfill: bool,
     ) -> None:
         self.encoding = CONTENT_TYPE + suffix
         self._route, self._catalogue, self._compress, self._suffix = route, catalogue, compress, suffix
         self._name = gateway
+        self._is_backfill, self._mark = is_backfill, field_varint(_BACKFILL, int(is_backfill))
         self._gateway = field_bytes(_GATEWAY, gateway.encode()) if gateway else b""
         self._layouts = Layouts(self._layout)
         self._kind_of: npt.NDArray[np.int8] = np.zeros(1024, np.int8)  # by tag id; 0 = not seen, else place in _KINDS
@@ -139,6 +149,7 @@ class ProtobufEncoder:
                 field_bytes(5, gap.detail.encode()) if gap.detail else b"",
                 field_fixed64(6, gap.time),
                 field_bytes(7, self._name.encode()) if self._name else b"",
+                field_varint(8, int(self._is_backfill)),
             )
         )
         encoding = f'{CONTENT_TYPE}; messageType="framegate.v1.GapFrame"{self._suffix}'
@@ -210,6 +221,7 @@ class ProtobufEncoder:
                 field_bytes(_TS, _shared(times, counts, TIME_BYTES)),
                 field_bytes(_QOS, _shared(qualities, counts, QUALITY_BYTES)),
                 field_fixed64(_GATEWAY_TIME, message.gateway_time),
+                self._mark,
             )
         )
         return data if self._compress is None else self._compress(data)

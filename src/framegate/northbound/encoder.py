@@ -45,6 +45,11 @@ class Encoder(Protocol):
         """Drop what was learnt from the catalogue; to be called when a tag's type or device has changed."""
 
 
+def backfill_template(encoding: str, template: str) -> str:
+    """Where back-fill goes unless the tables say otherwise: beside the live values, out of their receivers' way."""
+    return f"{template or DEFAULT_TEMPLATE[encoding]}/backfill"
+
+
 def make_encoder(
     encoding: str,
     *,
@@ -56,11 +61,13 @@ def make_encoder(
     compress: str = "none",
     time: str = "ms",
     catalogue: Catalogue,
+    is_backfill: bool = False,
 ) -> Encoder:
     """The encoder that a row of `connectors` asks for.
 
     template  route of a message; None or "" takes the encoding's default
     batch     frames per message, json-batch only
+    is_backfill  every message says that it is
     compress  "none" | "zstd";  time  "ms" | "us" | "ns" | "iso", JSON only
     raises    Misconfigured - naming the option and what would be right
     """
@@ -74,7 +81,7 @@ def make_encoder(
     text = template or DEFAULT_TEMPLATE[encoding]
     route = Route(text, tenant=tenant, gateway=gateway, connector=connector, fields=fields)
     if encoding == "json":
-        return JsonEncoder(route, gateway, catalogue, times, squeeze, suffix)
+        return JsonEncoder(route, gateway, catalogue, times, squeeze, suffix, is_backfill=is_backfill)
     if encoding == "json-batch":
-        return JsonBatchEncoder(route, gateway, catalogue, times, squeeze, suffix, batch)
-    return ProtobufEncoder(route, gateway, catalogue, squeeze, suffix)
+        return JsonBatchEncoder(route, gateway, catalogue, times, squeeze, suffix, batch, is_backfill=is_backfill)
+    return ProtobufEncoder(route, gateway, catalogue, squeeze, suffix, is_backfill=is_backfill)

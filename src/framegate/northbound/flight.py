@@ -28,19 +28,23 @@ class Flight:
     oldest_ns  gateway time of the oldest row
     refusals   times the remote refused it for good
     isolated   next message to send on its own; None while the window travels whole
+    lane       the flights it belongs to, which are in order among themselves
+    sent_at    monotonic seconds of its last offer
     """
 
-    __slots__ = ("isolated", "last", "oldest_ns", "refusals", "rows", "state", "window")
+    __slots__ = ("isolated", "lane", "last", "oldest_ns", "refusals", "rows", "sent_at", "state", "window")
+    lane: Flights
 
     def __init__(self, window: Window | None, last: Position, rows: int, oldest_ns: int) -> None:
         self.window, self.last, self.rows, self.oldest_ns = window, last, rows, oldest_ns
+        self.sent_at = 0.0
         self.state = FlightState.DONE if window is None else FlightState.WAITING
         self.refusals = 0
         self.isolated: int | None = None
 
 
 class Flights:
-    """Flights in order of their positions."""
+    """Flights of one lane, in order of their positions."""
 
     __slots__ = ("_open",)
 
@@ -55,6 +59,7 @@ class Flights:
 
     def add(self, flight: Flight) -> None:
         assert not self._open or flight.last > self._open[-1].last
+        flight.lane = self
         self._open.append(flight)
 
     def land(self) -> Position | None:
@@ -79,4 +84,5 @@ def message_alone(window: Window, index: int) -> Window:
         [first],
         [window.rows[index]],
         window.encoding,
+        window.is_backfill,
     )

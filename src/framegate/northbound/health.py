@@ -25,6 +25,7 @@ class OutboxHealth:
     last_error                            "" while all is well
     failing_in_a_row                      connections that failed since the last acknowledgement
     position                              every row up to here was acknowledged or is accounted for
+    owed_rows                             rows that live ones have overtaken and that are still to be delivered
     """
 
     __slots__ = (
@@ -34,6 +35,7 @@ class OutboxHealth:
         "last_error",
         "last_error_ns",
         "name",
+        "owed_rows",
         "position",
         "rows_acked",
         "since_ns",
@@ -52,6 +54,7 @@ class OutboxHealth:
         self.failing_in_a_row = 0
         self.wait_s = 0.0  # length of the present back-off
         self.position = 0
+        self.owed_rows = 0
         self.rows_acked = 0
 
     def enter(self, state: OutboxState, now_ns: int) -> None:

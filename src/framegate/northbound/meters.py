@@ -24,7 +24,9 @@ class OutboxMeters:
         "refusals",
     )
 
-    def __init__(self, metrics: Metrics, connector: str, lag_rows: Callable[[], float]) -> None:
+    def __init__(
+        self, metrics: Metrics, connector: str, lag_rows: Callable[[], float], owed_rows: Callable[[], float]
+    ) -> None:
         self._latency = metrics.histogram("edge_frame_latency_ms", connector=connector)
         self._sent_rows = metrics.counter("edge_outbox_sent_rows_total", connector=connector)
         self._acked_rows = metrics.counter("edge_outbox_acked_rows_total", connector=connector)
@@ -36,6 +38,7 @@ class OutboxMeters:
         self.dead_letters = metrics.counter("edge_outbox_dead_letters_total", connector=connector)
         self.missing_rows = metrics.counter("edge_outbox_missing_rows_total", connector=connector)
         metrics.gauge("edge_bus_lag", connector=connector).read = lag_rows
+        metrics.gauge("edge_outbox_owed_rows", connector=connector).read = owed_rows
 
     def sent(self, window: Window, rows: int) -> None:
         self._sent_rows.value += rows

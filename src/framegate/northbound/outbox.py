@@ -1,11 +1,13 @@
 """Outbox: one connector's way from the durable log to its remote, behind one cursor.
 
 Read, encode, send, await the answer, commit the answered prefix. Live rows and backlog are one stream in the order of
-positions: after an outage a receiver that keeps the last value it saw is never taken back in time, which sending live
-rows first would do. Promises kept here: O1 to O7 (at least once, in order per tag, bounded repeats, poison set aside).
+positions: after an outage a receiver that keeps the last value it saw is never taken back in time. Where the tables
+ask for live first there are two such streams, and lanes.py says which goes next. Promises kept here, per stream:
+O1 to O7 (at least once, in order per tag, bounded repeats, poison set aside). A connection is one: a loss, a refusal
+or a pause holds both.
 
 Protocols, storage and waiting for devices live elsewhere; clock, dice and log are handed in, so that a simulation
-can own them. Source: docs/decisions/0004-one-ordered-stream.md.
+can own them. Source: docs/decisions/0004-one-ordered-stream.md, 0008-live-first.md.
 """
 
 from __future__ import annotations
@@ -17,14 +19,19 @@ from framegate.contract.connector import Connector, ConnectorContext, Window
 from framegate.contract.errors import Busy, GatewayError, Misconfigured, NotConnected, PayloadRefused
 from framegate.contract.frame import Gap
 from framegate.contract.letter import DeadLetter
+from framegate.contract.owed import OwedRange
 from framegate.contract.ports import Clock, Cursors, DeadLetters, Dice, FrameSource, Log
+from framegate.northbound.backlog import Backlog
+from framegate.northbound.begin import owed_at_start
+from framegate.northbound.bug import BugError, as_gateway_error
 from framegate.northbound.encoder import Encoder
-from framegate.northbound.flight import Flight, Flights, FlightState, message_alone
+from framegate.northbound.flight import Flight, FlightState, message_alone
 from framegate.northbound.health import OutboxHealth, OutboxState
+from framegate.northbound.lanes import Lanes
 from framegate.northbound.letters import Letters, send_again
 from framegate.northbound.meters import OutboxMeters
-from framegate.northbound.options import OutboxOptions, Start
-from framegate.northbound.reader import Reader, before_oldest
+from framegate.northbound.options import OutboxOptions
+from framegate.northbound.reader import Reader
 from framegate.northbound.waiting import Patience, Signal
 from framegate.observe.metrics import Metrics
 
@@ -34,7 +41,6 @@ CLOSE_S = 3.0  # a connector promises to close within 2 s
 BUSY_S_MAX = 300.0  # longest patience that a remote may ask for
 BACKOFF_FLOOR_S = 0.05  # a jitter near zero must not become a busy loop
 DOUBLINGS_MAX = 16
-TEXT_MAX = 300  # characters of a bug's own words in logs and health
 
 
 class Outbox:
@@ -54,23 +60,25 @@ class Outbox:
         log: Log,
         metrics: Metrics,
         options: OutboxOptions | None = None,
+        backfill_encoder: Encoder | None = None,
         dead_letters: DeadLetters | None = None,
     ) -> None:
         """Nothing is opened or read before run().
 
-        context       makes the connector's context around the `lost` function given to it
-        dead_letters  keeps each message that is set aside; without it they are only counted and logged
+        context           makes the connector's context around the `lost` function given to it
+        backfill_encoder  marks what it encodes as back-fill; without it stored rows look like live ones
+        dead_letters      keeps each message that is set aside; without it they are only counted and logged
         """
         self.name = name
         self.health = OutboxHealth(name)
-        self._connector, self._encoder, self._source, self._cursors = connector, encoder, source, cursors
+        self._connector, self._source, self._cursors = connector, source, cursors
+        self._encoder, self._backfill_encoder = encoder, backfill_encoder or encoder
         self._context = context(self._on_lost)
         self._clock, self._dice, self._log = clock, dice, log
         self._options = options or OutboxOptions()
-        self._meters = OutboxMeters(metrics, name, self._lag_rows)
+        self._meters = OutboxMeters(metrics, name, lambda: self.lag_rows, lambda: self.health.owed_rows)
         self._letters = Letters(name, dead_letters, clock, log, self._meters)
-        self._flights = Flights()
-        self._reader: Reader | None = None
+        self._lanes: Lanes | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._lost: GatewayError | None = None
         self._must_close = False  # the connector still believes in a connection that we gave up
@@ -86,9 +94,10 @@ class Outbox:
         self._finished = asyncio.Event()
         unsubscribe = self._source.subscribe(self._on_durable)
         try:
-            self._reader = self._begin()
+            lanes = self._lanes = self._begin()
             while not self._patience.is_over and await self._patience.hold(self._connect()):
-                await self._deliver_supervised(self._reader)
+                lanes.reconnected()
+                await self._deliver_supervised(lanes)
         finally:
             unsubscribe()
             await self._close()
@@ -116,7 +125,7 @@ class Outbox:
         except GatewayError:
             raise
         except Exception as error:
-            raise self._bug(error) from error
+            raise as_gateway_error(self.name, error) from error
 
     # -- connection -----------------------------------------------------------------------------------------------
 
@@ -136,7 +145,7 @@ class Outbox:
                 await self._back_off(error)
             except Exception as error:  # noqa: BLE001 - supervisor: a bug in one connector stops only its own delivery
                 self._must_close = True
-                await self._back_off(self._bug(error))
+                await self._back_off(as_gateway_error(self.name, error))
             else:
                 break
         self._meters.reconnects.value += self._was_connected
@@ -151,7 +160,7 @@ class Outbox:
         self.health.failed(error.stable_code, error.text, self._clock.now_ns())
         self.health.wait_s = wait_s
         self._meters.failures.value += 1
-        if isinstance(error, _BugError):
+        if isinstance(error, BugError):
             self._log.error("outbox_broken", connector=self.name, reason=str(error), wait_s=round(wait_s, 3))
         elif tries == 0:
             self._log.warning("outbox_backoff", connector=self.name, reason=str(error), wait_s=round(wait_s, 3))
@@ -173,28 +182,30 @@ class Outbox:
         try:
             await self._within(CLOSE_S, self._connector.close(), "did not close")
         except Exception as error:  # noqa: BLE001 - supervisor: a connector promises not to raise here, and may break it
-            self._log.error("outbox_broken", connector=self.name, reason=str(self._bug(error)), wait_s=0.0)
+            self._log.error(
+                "outbox_broken", connector=self.name, reason=str(as_gateway_error(self.name, error)), wait_s=0.0
+            )
 
     # -- delivery -------------------------------------------------------------------------------------------------
 
-    async def _deliver_supervised(self, reader: Reader) -> None:
+    async def _deliver_supervised(self, lanes: Lanes) -> None:
         """One connection's life; whatever ends it is booked and answered with a wait."""
         try:
-            error = await self._deliver(reader)
+            error = await self._deliver(lanes)
         except Exception as bug:  # noqa: BLE001 - supervisor: a bug in one connector stops only its own delivery
             self._must_close = True
-            error = self._bug(bug)
+            error = as_gateway_error(self.name, bug)
         if error is not None and not self._patience.is_over:
             await self._patience.hold(self._back_off(error))
 
-    async def _deliver(self, reader: Reader) -> GatewayError | None:
+    async def _deliver(self, lanes: Lanes) -> GatewayError | None:
         """Send until the connection is lost (why is returned) or stop() was called (None)."""
         async with asyncio.TaskGroup() as group:
-            self._offer_again(group)
+            self._offer_again(group, lanes)
             while True:
                 # While a window waits to be offered again nothing newer may overtake it (O4).
-                if self._lost is None and not self._patience.is_over and not self._flights.waiting():
-                    await self._refill(group, reader)
+                if self._lost is None and not self._patience.is_over and not lanes.waiting():
+                    await self._refill(group, lanes)
                     await self._signal.wait()
                 if self._patience.is_over:
                     await self._settle(STOP_S)
@@ -202,32 +213,28 @@ class Outbox:
                 if self._lost is not None:
                     await self._settle(SETTLE_S)
                     return self._lost
-                if self._flights.waiting():
+                if lanes.waiting():
                     await self._settle(self._options.send_timeout_s + SETTLE_S)
-                    await self._answer_refusals()
-                    self._offer_again(group)
+                    await self._answer_refusals(lanes)
+                    self._offer_again(group, lanes)
 
-    async def _refill(self, group: asyncio.TaskGroup, reader: Reader) -> None:
+    async def _refill(self, group: asyncio.TaskGroup, lanes: Lanes) -> None:
         """Start sends until the window of flights is full or the log is read to its durable end."""
         options = self._options
-        if options.linger_s and 0 < reader.backlog_rows < options.window_rows:
+        if options.linger_s and lanes.may_linger:
             await self._clock.sleep(options.linger_s)
         try:
-            while len(self._flights) < options.windows_in_flight:
-                flight = reader.next()
-                if flight is None:
-                    break
-                self._flights.add(flight)
+            while (flight := lanes.next()) is not None:
                 if flight.state is FlightState.DONE:
-                    self._land()
+                    self._land(lanes, flight)
                 else:
                     self._start(group, flight)
         except GatewayError as error:  # the log cannot be read: rows stay where they are
             self._lost, self._must_close = error, True
             self._signal.wake()
 
-    def _offer_again(self, group: asyncio.TaskGroup) -> None:
-        for flight in self._flights.waiting():
+    def _offer_again(self, group: asyncio.TaskGroup, lanes: Lanes) -> None:
+        for flight in lanes.waiting():
             if flight.isolated is not None:
                 break  # its messages go one by one, before anything newer
             self._start(group, flight)
@@ -264,13 +271,22 @@ class Outbox:
         flight.state = FlightState.DONE
         self._meters.acked(flight.rows, now_ns - flight.oldest_ns)
         self.health.acked(flight.rows, now_ns)
-        self._land()
+        if self._lanes is not None:
+            self._lanes.answered(flight)
+            self._land(self._lanes, flight)
 
-    def _land(self) -> None:
-        position = self._flights.land()
-        if position is not None:
-            self.health.position = position
-            self._cursors.commit(self.name, position)
+    def _land(self, lanes: Lanes, flight: Flight) -> None:
+        if not lanes.land(flight):
+            return
+        backlog, had_owed = lanes.backlog, self.health.owed_rows
+        self.health.position = backlog.cursor
+        if backlog.is_owed or had_owed:
+            self.health.owed_rows = backlog.rows
+            self._cursors.commit_owed(self.name, backlog.owed)
+        else:
+            self._cursors.commit(self.name, backlog.cursor)
+        if had_owed and not backlog.is_owed:
+            self._log.info("outbox_backfilled", connector=self.name, position=backlog.cursor)
 
     # -- refusals -------------------------------------------------------------------------------------------------
 
@@ -282,13 +298,13 @@ class Outbox:
             tries = self._options.refusals_max
             self._log.warning("outbox_refused", connector=self.name, pos=window.first, tries=tries, reason=str(error))
 
-    async def _answer_refusals(self) -> None:
+    async def _answer_refusals(self, lanes: Lanes) -> None:
         """Take apart what was refused too often; wait before the rest is tried again."""
-        for flight in self._flights.waiting():
+        for flight in lanes.waiting():
             if self._lost is None and flight.refusals >= self._options.refusals_max:
                 await self._isolate(flight)
         pause_s, self._pause_s = self._pause_s, 0.0
-        if self._lost is None and self._flights.waiting():
+        if self._lost is None and lanes.waiting():
             await self._patience.hold(self._clock.sleep(pause_s))
 
     async def _isolate(self, flight: Flight) -> None:
@@ -340,7 +356,7 @@ class Outbox:
 
     def _on_durable(self) -> None:
         # With every flight taken there is nothing to start; an answer wakes us then.
-        if self.health.state is OutboxState.CONNECTED and len(self._flights) < self._options.windows_in_flight:
+        if self.health.state is OutboxState.CONNECTED and self._lanes is not None and self._lanes.has_room:
             self._signal.wake()
 
     def _on_lost(self, error: GatewayError) -> None:
@@ -349,48 +365,36 @@ class Outbox:
 
     # -- start, words ---------------------------------------------------------------------------------------------
 
-    def _begin(self) -> Reader:
-        """Where to read on: the cursor, or the start that the options ask for, which is kept as a cursor at once.
-
-        From then on the connector is owed every row: what goes before it was delivered is announced to it.
-        """
-        position, durable = self._cursors.load(self.name), self._source.durable
-        if position is None:
-            position = durable if self._options.start is Start.NEWEST else before_oldest(self._source)
-            self._cursors.commit(self.name, position)
-        elif position > durable:
-            self._log.error("outbox_cursor_ahead", connector=self.name, position=position, durable=durable)
-            position = durable
-        self.health.position = position
-        return Reader(
-            self._source, self._encoder, self._options, position, connector=self.name, on_missing=self._on_missing
+    def _begin(self) -> Lanes:
+        owed = owed_at_start(self.name, self._cursors, self._source, self._options.start, self._log)
+        self.health.position, self.health.owed_rows = owed.cursor, owed.rows
+        options, source, on_missing = self._options, self._source, self._on_missing
+        live = Reader(source, self._encoder, options, owed.live, connector=self.name, on_missing=on_missing)
+        backfill = Reader(
+            source, self._backfill_encoder, options, owed.cursor, connector=self.name, on_missing=on_missing
         )
+        backlog = Backlog(owed)
+        return Lanes(live, backfill, backlog, source, options, self._clock, on_overtaken=self._on_overtaken)
+
+    def _on_overtaken(self, fresh: OwedRange) -> None:
+        assert self._lanes is not None
+        backlog = self._lanes.backlog
+        self.health.owed_rows = backlog.rows
+        self._cursors.commit_owed(self.name, backlog.owed)  # a restart must not take these rows for live ones
+        first, last = fresh.after + 1, fresh.last
+        self._log.info("outbox_overtaken", connector=self.name, first_pos=first, last_pos=last)
 
     def _on_missing(self, gap: Gap) -> None:
         self._meters.missing_rows.value += gap.last - gap.first + 1
-        self._log.error(
-            "outbox_missing",
-            connector=self.name,
-            first_pos=gap.first,
-            last_pos=gap.last,
-            reason=gap.reason,
-            detail=gap.detail,
-        )
+        first, last = gap.first, gap.last
+        why = {"reason": gap.reason, "detail": gap.detail}
+        self._log.error("outbox_missing", connector=self.name, first_pos=first, last_pos=last, **why)
 
-    def _lag_rows(self) -> float:
-        return max(0, self._source.durable - self.health.position)
+    @property
+    def lag_rows(self) -> int:
+        """Durable rows that were not acknowledged."""
+        live = self._lanes.backlog.live if self._lanes is not None else self.health.position
+        return max(0, self._source.durable - live) + self.health.owed_rows
 
     def _enter(self, state: OutboxState) -> None:
         self.health.enter(state, self._clock.now_ns())
-
-    def _bug(self, error: Exception) -> GatewayError:
-        while isinstance(error, ExceptionGroup):
-            error = error.exceptions[0]
-        if isinstance(error, GatewayError):
-            return error
-        words = f"{type(error).__name__}: {error}"[:TEXT_MAX]
-        return _BugError(f"connector {self.name}: {words}; delivery is tried again, please report this", code="E2404")
-
-
-class _BugError(GatewayError):
-    """Something that is no GatewayError came out of a connector or encoder."""

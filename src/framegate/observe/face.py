@@ -52,7 +52,8 @@ class ConnectorHealth:
     """One row of the connectors and its outbox.
 
     rows                  rows acknowledged by the remote since start
-    lag_rows              rows between the durable head and the acknowledged position
+    lag_rows              durable rows that the remote has not acknowledged
+    owed_rows             those among them that live rows have overtaken (backlog: live_first)
     latency_p50_ms, _p99  from the moment the gateway took a row to its acknowledgement; 0.0 before the first
     refused               messages set aside since start because the remote will never take them
     letters               such messages kept now, of this run or an earlier one
@@ -67,6 +68,7 @@ class ConnectorHealth:
     last_ack_ns: int
     rows: int
     lag_rows: int
+    owed_rows: int
     latency_p50_ms: float
     latency_p99_ms: float
     reconnects: int

@@ -19,13 +19,17 @@ from framegate.contract.quality import is_bad
 
 
 class Frame(NamedTuple):
-    """One value as it arrived; times in the unit of the encoding (JSON: ms, protobuf: ns)."""
+    """One value as it arrived; times in the unit of the encoding (JSON: ms, protobuf: ns).
+
+    is_backfill  marked as a stored row that newer ones have overtaken
+    """
 
     position: int
     tag: str
     value: Any
     time: int
     quality: int
+    is_backfill: bool = False
 
     @property
     def is_bad(self) -> bool:
@@ -44,13 +48,15 @@ class Account:
     """What has arrived.
 
     frames        by position, as first seen, in order of first arrival
-    out_of_order  frames first seen after a later frame of the same tag
+    last          newest live frame by tag
+    out_of_order  frames first seen after a later frame of the same tag in the same lane (live, or back-fill)
     conflicts     frames that came again with the same position and other content: a position was used twice
     """
 
     def __init__(self, encoding: str = "json-batch", compress: str = "none") -> None:
         self.frames: dict[int, Frame] = {}
         self.last: dict[str, Frame] = {}
+        self._last_backfill: dict[str, Frame] = {}
         self.notices: list[Notice] = []
         self.topics: set[str] = set()
         self.messages = self.repeats = self.out_of_order = self.conflicts = self.newest = 0
@@ -84,26 +90,28 @@ class Account:
         known = self.frames.get(frame.position)
         if known is not None:
             self.repeats += 1
-            self.conflicts += known != frame
+            self.conflicts += known != frame._replace(is_backfill=known.is_backfill)
             return
         self.frames[frame.position] = frame
         self.newest = max(self.newest, frame.position)
-        before = self.last.get(frame.tag)
+        last = self._last_backfill if frame.is_backfill else self.last
+        before = last.get(frame.tag)
         if before is not None and before.position > frame.position:
             self.out_of_order += 1
         else:
-            self.last[frame.tag] = frame
+            last[frame.tag] = frame
 
 
 def _json_frames(payload: bytes) -> Iterator[Frame | Notice]:
     message = json.loads(payload)
+    is_backfill = message.get("backfill", False)
     if "gap" in message:
         yield Notice(message["gap"]["first"], message["gap"]["last"], message["gap"]["reason"])
     elif "frames" in message:
         for position, row in enumerate(message["frames"], message["pos"]):
-            yield Frame(position, row["tag"], row["value"], row["ts"], row["qos"])
+            yield Frame(position, row["tag"], row["value"], row["ts"], row["qos"], is_backfill)
     else:
-        yield Frame(message["pos"], message["tag"], message["value"], message["ts"], message["qos"])
+        yield Frame(message["pos"], message["tag"], message["value"], message["ts"], message["qos"], is_backfill)
 
 
 def _protobuf_frames(payload: bytes) -> Iterator[Frame]:
@@ -117,7 +125,7 @@ def _protobuf_frames(payload: bytes) -> Iterator[Frame]:
     times, qualities = _spread(batch.ts, rows), _spread(batch.qos, rows)
     for position, tag, value, time, quality in zip(positions, batch.name, values, times, qualities, strict=True):
         # The value of a Bad row has no meaning; NaN, the usual one, would differ from itself.
-        yield Frame(position, tag, None if is_bad(quality) else value, time, quality)
+        yield Frame(position, tag, None if is_bad(quality) else value, time, quality, batch.backfill)
 
 
 def _spread(column: Any, rows: int) -> list[int]:

@@ -21,6 +21,8 @@ from framegate_plugins.mqtt.topics import is_topic_name
 
 ROUTES_MAX = 65_536
 """Topics whose written form is kept; further ones are written anew each time."""
+BACKFILL_PROPERTY: UserProperties = (("backfill", "true"),)
+"""Carried by every message with rows that newer ones have overtaken."""
 POSITION_DIGITS_MAX = 20
 HEADS_MAX = 16_384
 """Fixed headers that are kept; longer tails of the distribution are written anew each time."""
@@ -61,6 +63,7 @@ class PublishWriter:
         self._aliases = 0
         self._alias_max = style.alias_max if style.version is Version.V5 else 0
         self._encoding: str | None = None
+        self._is_backfill = False
         self._has_positions = bool(style.gateway) and style.version is Version.V5
         self._lengths: Sequence[bytes] = ()
         self._blocks: Sequence[bytes] = ()
@@ -86,8 +89,8 @@ class PublishWriter:
         packet_ids  one per index; empty for QoS 0
         returns     fewer than asked at the bound, or in front of a message that cannot be sent (see `refusal`)
         """
-        if window.encoding != self._encoding:
-            self._prepare(window.encoding)
+        if window.encoding != self._encoding or window.is_backfill != self._is_backfill:
+            self._prepare(window)
         heads, common = self._heads_for(dup=dup), self._common
         extend, has_positions, size = self.parts.extend, self._has_positions, self.size
         keys, payloads, positions = window.key, window.payload, window.position
@@ -125,13 +128,14 @@ class PublishWriter:
 
     def fits(self, window: Window, index: int) -> bool:
         """Whether a message that was sent on another connection may be sent on this one."""
-        self._prepare(window.encoding)
+        self._prepare(window)
         overhead = 5 + 2 + 2 + 4 + _ALIAS_BYTES + POSITION_DIGITS_MAX + len(self._blocks[-1])
         return overhead + len(window.key[index]) + len(window.payload[index]) <= self.style.packet_bytes_max
 
-    def _prepare(self, encoding: str) -> None:
-        """Property blocks for messages of one content type, by the number of digits of their position."""
-        self._encoding = encoding
+    def _prepare(self, window: Window) -> None:
+        """Property blocks for messages like a window's, by the number of digits of their position."""
+        encoding = window.encoding
+        self._encoding, self._is_backfill = encoding, window.is_backfill
         self._common.clear()
         digits_range = range(POSITION_DIGITS_MAX + 1)
         if self.style.version is not Version.V5:
@@ -140,6 +144,8 @@ class PublishWriter:
             return
         block = encode_property(Property.CONTENT_TYPE, encoding) if encoding else b""
         block += encode_property(Property.USER_PROPERTY, self.style.user_properties)
+        if window.is_backfill:
+            block += encode_property(Property.USER_PROPERTY, BACKFILL_PROPERTY)
         if not self._has_positions:
             self._blocks = [block] * len(digits_range)
             self._lengths = [varint(len(block) + extra) for extra in range(POSITION_DIGITS_MAX + _ALIAS_BYTES + 1)]
@@ -151,7 +157,12 @@ class PublishWriter:
 
     def _heads_for(self, *, dup: bool) -> dict[int, bytes]:
         """Fixed headers of messages of this kind, filled as lengths are met."""
-        first = 0x30 | self.style.qos << 1 | (_RETAIN if self.style.retain else 0) | (_DUP if dup else 0)
+        first = (
+            0x30
+            | self.style.qos << 1
+            | (_RETAIN if self.style.retain and not self._is_backfill else 0)
+            | (_DUP if dup else 0)
+        )
         if first != self._first:
             self._first = first
             self._heads.clear()

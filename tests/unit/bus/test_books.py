@@ -17,6 +17,7 @@ from framegate.bus.mark import NO_MARK, HighWaterMark
 from framegate.bus.rocks import RocksDisk
 from framegate.contract.errors import StoreFailed
 from framegate.contract.frame import Position, ValueType
+from framegate.contract.owed import Owed, OwedRange
 
 
 @pytest.fixture
@@ -138,6 +139,82 @@ def test_cursor_damaged_falls_back_to_the_copy_outside_the_store(disk: RocksDisk
     book = DurableCursors(disk)
     assert book.restore({"a": Position(5)}) == ["b"]
     assert (book.load("a"), book.load("b")) == (5, None)
+
+
+OWED = Owed(Position(90), (OwedRange(Position(10), Position(20)), OwedRange(Position(30), Position(70))))
+
+
+def reopened(disk: RocksDisk, **known: Position) -> DurableCursors:
+    book = DurableCursors(disk)
+    assert book.restore(known) == []
+    return book
+
+
+def test_owed_ranges_survive_reopen_and_hold_back_what_is_owed(disk: RocksDisk) -> None:
+    book = DurableCursors(disk)
+    book.commit("c", Position(5))
+    book.commit_owed("c", OWED)
+    disk.write(book.take_changes())
+    assert not book.take_changes()
+    again = reopened(disk)
+    assert (again.load("c"), again.load_owed("c")) == (10, OWED)
+    assert (again.floor(Position(100)), again.ceiling(), again.undelivered("c", Position(100))) == (10, 90, 60)
+    again.commit_owed("c", Owed(Position(95)))
+    disk.write(again.take_changes())
+    third = reopened(disk)
+    assert (third.load("c"), third.load_owed("c"), list(disk.scan("meta", b"o", b"p"))) == (95, None, [])
+
+
+def test_owed_ranges_are_unknown_to_an_older_release_which_begins_at_the_first_owed_row(disk: RocksDisk) -> None:
+    book = DurableCursors(disk)
+    book.commit_owed("c", OWED)
+    changes = [change for change in book.take_changes() if change[0] == "cursors"]
+    plain = DurableCursors(disk)
+    plain.commit("c", Position(10))
+    assert changes == plain.take_changes()
+
+
+@pytest.mark.parametrize(
+    ("cursor", "position", "owed"),
+    [
+        (15, 15, Owed(Position(90), (OwedRange(Position(15), Position(20)), OwedRange(Position(30), Position(70))))),
+        (40, 40, Owed(Position(90), (OwedRange(Position(40), Position(70)),))),
+        (70, 90, None),  # an older release went on in order, past everything that was owed
+        (200, 200, None),
+    ],
+)
+def test_owed_entry_older_than_its_cursor_still_counts_what_was_acknowledged(
+    disk: RocksDisk, cursor: int, position: int, owed: Owed | None
+) -> None:
+    book = DurableCursors(disk)
+    book.commit_owed("c", OWED)
+    disk.write(book.take_changes())
+    again = reopened(disk, c=Position(cursor))
+    assert (again.load("c"), again.load_owed("c")) == (position, owed)
+
+
+def test_owed_entry_damaged_or_of_a_rewound_cursor_means_repeats(disk: RocksDisk) -> None:
+    book = DurableCursors(disk)
+    book.commit_owed("c", OWED)
+    (_, cursor_key, _), (_, owed_key, data) = book.take_changes()
+    assert data is not None
+    for at in range(len(data)):
+        flipped = data[:at] + bytes((data[at] ^ 1,)) + data[at + 1 :]
+        for wrong in (flipped, data[:at]):
+            disk.write([("meta", owed_key, wrong)])
+            again = reopened(disk, c=Position(10))
+            assert (again.load("c"), again.load_owed("c")) == (10, None)
+    disk.write([("meta", owed_key, data), ("cursors", cursor_key, None)])
+    assert reopened(disk, c=Position(9)).load_owed("c") is None
+
+
+def test_owed_ranges_go_with_a_forgotten_connector(disk: RocksDisk) -> None:
+    book = DurableCursors(disk)
+    book.commit_owed("c", OWED)
+    disk.write(book.take_changes())
+    book.forget("c")
+    disk.write(book.take_changes())
+    assert (reopened(disk).load("c"), list(disk.scan("meta", b"o", b"p"))) == (None, [])
 
 
 def test_gap_neighbours_of_one_reason_become_one_gap(disk: RocksDisk) -> None:

@@ -51,7 +51,8 @@ drivers:
   mb1: {plugin: modbus, endpoint: plc1, options: {unit: 7}, scan: {fast: 100ms}, enabled: false}
 connectors:
   cloud: {plugin: mqtt, endpoint: broker, encoding: json, batch: 5, topic: "{tenant}/{tag}", compress: zstd, time: ns,
-    options: {qos: 0}, window_rows: 100, windows_in_flight: 2, linger: 50ms, start: newest}
+    options: {qos: 0}, window_rows: 100, windows_in_flight: 2, linger: 50ms, start: newest, backlog: live_first,
+    backfill_topic: "{tenant}/late/{tag}"}
 """
     variables = """\
 variables:
@@ -70,6 +71,7 @@ variables:
     assert (connector.encoding, connector.batch, connector.topic) == ("json", 5, "{tenant}/{tag}")
     assert (connector.compress, connector.time, connector.linger, connector.start) == ("zstd", "ns", 0.05, "newest")
     assert (connector.window_rows, connector.windows_in_flight, connector.enabled) == (100, 2, True)
+    assert (connector.backlog, connector.backfill_topic) == ("live_first", "{tenant}/late/{tag}")
     flow, plain = tables.variables
     assert (flow.tag, flow.name, flow.address, flow.type) == ("泵3.flow", "flow/3", "40001", ValueType.FLOAT32)
     assert (flow.scale, flow.offset, flow.access, flow.scan) == (2.0, -1.5, "RW", "fast")

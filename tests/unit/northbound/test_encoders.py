@@ -20,7 +20,7 @@ from framegate.contract.connector import Window
 from framegate.contract.errors import Misconfigured
 from framegate.contract.frame import Batch, Gap, Placed, Position, Tag, TagId, ValueType
 from framegate.northbound import encode_json, encode_protobuf
-from framegate.northbound.encoder import Encoder, make_encoder
+from framegate.northbound.encoder import Encoder, backfill_template, make_encoder
 from framegate.northbound.slices import after
 
 BAD = 0x8000_0000
@@ -378,6 +378,49 @@ def test_rows_behind_the_cursor_are_sliced_off() -> None:
     assert rest is not None
     frames = unpacked(encoder_of("json-batch").encode([rest]))
     assert [(frame["pos"], frame["value"], frame["qos"]) for frame in frames] == [(12, 2, 2), (13, 3, 3), (14, 4, 4)]
+
+
+@pytest.mark.parametrize("encoding", ["json", "json-batch"])
+def test_backfill_is_marked_once_per_json_message_and_else_the_same(encoding: str) -> None:
+    rows, gap = (
+        [batch_of([1, 2, 1], [1, 2, 3], "l", quality=[0, 1, 2]), batch_of([1], [1.5])],
+        Gap(Position(5), Position(9), "damage", "", "", 10**18),
+    )
+    live, backfill = encoder_of(encoding), encoder_of(encoding, is_backfill=True)
+    notices = live.encode_gap(gap), backfill.encode_gap(gap)
+    for plain, marked in ((live.encode(placed_of(rows)), backfill.encode(placed_of(rows))), notices):
+        assert plain is not None
+        assert marked is not None
+        for one, other in zip(plain.payload, marked.payload, strict=True):
+            assert json.loads(one) | {"backfill": True} == json.loads(other)
+            assert other.count(b"backfill") == 1
+
+
+def test_backfill_is_marked_in_protobuf_and_else_the_same() -> None:
+    rows, gap = placed_of([batch_of([1, 2], [1, 2], "l")]), Gap(Position(5), Position(9), "damage", "", "", 10**18)
+    live, backfill = (encoder_of("protobuf", "{tenant}/{device}", is_backfill=mark) for mark in (False, True))
+    batch = frame_pb2.FrameBatch.FromString(live.encode(rows).payload[0])
+    lost = live.encode_gap(gap)
+    assert lost is not None
+    notice = frame_pb2.GapFrame.FromString(lost.payload[0])
+    assert not batch.backfill
+    batch.backfill = notice.backfill = True
+    assert backfill.encode(rows).payload[0] == batch.SerializeToString(deterministic=True)
+    told = backfill.encode_gap(gap)
+    assert told is not None
+    assert told.payload[0] == notice.SerializeToString(deterministic=True)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "template", "expected"),
+    [
+        ("json", "", "{tenant}/{device}/{tag}/backfill"),
+        ("protobuf", "", "{tenant}/{gateway}/backfill"),
+        ("json-batch", "a/{device}", "a/{device}/backfill"),
+    ],
+)
+def test_backfill_has_a_topic_beside_the_live_one(encoding: str, template: str, expected: str) -> None:
+    assert backfill_template(encoding, template) == expected
 
 
 def test_gap_notice_says_what_is_gone() -> None:

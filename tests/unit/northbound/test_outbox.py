@@ -16,6 +16,7 @@ from framegate.contract.connector import ConnectorContext, Window
 from framegate.contract.errors import Busy, Misconfigured, NotConnected, PayloadRefused, StoreFailed
 from framegate.contract.frame import Batch, Gap, Placed, Position, Tag, TagId, ValueType, uniform_quality, uniform_time
 from framegate.contract.letter import DeadLetter
+from framegate.contract.owed import Owed
 from framegate.contract.ports import Lines
 from framegate.northbound.encoder import make_encoder
 from framegate.northbound.health import OutboxState
@@ -66,6 +67,7 @@ class FakeLog:
         self.commits: list[int] = []
         self.wakes: list[Callable[[], None]] = []
         self.fails = 0
+        self.owed: Owed | None = None
         self.tag = np.array([1, 2, 3], dtype=np.int32)
 
     def add(self, batches: int = 1) -> None:
@@ -109,6 +111,14 @@ class FakeLog:
 
     def commit(self, connector: str, position: Position) -> None:
         self.commits.append(position)
+        self.owed = None
+
+    def load_owed(self, connector: str) -> Owed | None:
+        return self.owed
+
+    def commit_owed(self, connector: str, owed: Owed) -> None:
+        self.commits.append(owed.cursor)
+        self.owed = owed if owed.ranges else None
 
 
 class Remote:

@@ -252,6 +252,7 @@ class GapFrame(_message.Message):
     DETAIL_FIELD_NUMBER: _builtins.int
     TS_FIELD_NUMBER: _builtins.int
     GATEWAY_FIELD_NUMBER: _builtins.int
+    BACKFILL_FIELD_NUMBER: _builtins.int
     connector: _builtins.str
     """empty: lost for every connector"""
     first_pos: _builtins.int
@@ -260,6 +261,8 @@ class GapFrame(_message.Message):
     detail: _builtins.str
     ts: _builtins.int
     gateway: _builtins.str
+    backfill: _builtins.bool
+    """lost from among rows that newer ones have overtaken"""
     def __init__(
         self,
         *,
@@ -270,10 +273,11 @@ class GapFrame(_message.Message):
         detail: _builtins.str = ...,
         ts: _builtins.int = ...,
         gateway: _builtins.str = ...,
+        backfill: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["connector", b"connector", "detail", b"detail", "first_pos", b"first_pos", "gateway", b"gateway", "last_pos", b"last_pos", "reason", b"reason", "ts", b"ts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backfill", b"backfill", "connector", b"connector", "detail", b"detail", "first_pos", b"first_pos", "gateway", b"gateway", "last_pos", b"last_pos", "reason", b"reason", "ts", b"ts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -299,8 +303,11 @@ class FrameBatch(_message.Message):
     TS_FIELD_NUMBER: _builtins.int
     QOS_FIELD_NUMBER: _builtins.int
     GATEWAY_TIME_FIELD_NUMBER: _builtins.int
+    BACKFILL_FIELD_NUMBER: _builtins.int
     gateway: _builtins.str
     gateway_time: _builtins.int
+    backfill: _builtins.bool
+    """stored rows that newer ones have overtaken: no news of the present"""
     @_builtins.property
     def run(self) -> _containers.RepeatedCompositeFieldContainer[Global___Run]: ...
     @_builtins.property
@@ -347,10 +354,11 @@ class FrameBatch(_message.Message):
         ts: _abc.Iterable[_builtins.int] | None = ...,
         qos: _abc.Iterable[_builtins.int] | None = ...,
         gateway_time: _builtins.int = ...,
+        backfill: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bool_value", b"bool_value", "double_value", b"double_value", "gateway", b"gateway", "gateway_time", b"gateway_time", "int_value", b"int_value", "name", b"name", "other_value", b"other_value", "qos", b"qos", "run", b"run", "ts", b"ts", "uint_value", b"uint_value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backfill", b"backfill", "bool_value", b"bool_value", "double_value", b"double_value", "gateway", b"gateway", "gateway_time", b"gateway_time", "int_value", b"int_value", "name", b"name", "other_value", b"other_value", "qos", b"qos", "run", b"run", "ts", b"ts", "uint_value", b"uint_value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -28,7 +28,7 @@ from framegate.contract.errors import GatewayError, StoreFailed
 from framegate.contract.letter import DeadLetter
 from framegate.contract.ports import Lines
 from framegate.mapper.mapping import compile_mapping
-from framegate.northbound.encoder import make_encoder
+from framegate.northbound.encoder import backfill_template, make_encoder
 from framegate.northbound.outbox import Outbox
 from framegate.observe.metrics import Metrics
 from framegate.runtime.runtime import Runtime
@@ -194,9 +194,12 @@ class SimGateway:
         world = self.world
         remote = world.witness.remotes[name]
         draw = world.draws[name]
-        encoder = make_encoder(
-            draw.encoding, tenant=TENANT, gateway=GATEWAY, connector=name, template="", batch=draw.batch,
-            catalogue=self.store.catalogue,
+        encoder, backfill_encoder = (
+            make_encoder(
+                draw.encoding, tenant=TENANT, gateway=GATEWAY, connector=name, template=template, batch=draw.batch,
+                catalogue=self.store.catalogue, is_backfill=mark,
+            )
+            for mark, template in ((False, ""), (True, backfill_template(draw.encoding, "")))
         )  # fmt: skip
         connector = self._connector(remote.broker, remote, keeps_session=draw.keeps_session)
 
@@ -206,7 +209,7 @@ class SimGateway:
         return world.parts.outbox(
             name, connector, encoder, self.bus, remote.cursors(self.store.cursors, self.process), context=context,
             clock=world.clock, dice=self.dice(name), log=self.log, metrics=self.metrics, options=draw.options,
-            dead_letters=_Letters(self.store.letters, remote),
+            backfill_encoder=backfill_encoder, dead_letters=_Letters(self.store.letters, remote),
         )  # fmt: skip
 
     def _connector(self, broker: SimBroker, remote: RemoteWitness, *, keeps_session: bool) -> SimConnector:

@@ -1,8 +1,8 @@
 """A broker that never forgets what it acknowledged, and a connector that speaks to it over the simulated network.
 
 The broker takes each message, refuses it for good (poison), or asks for patience (busy); once it has asked, it takes
-nothing newer on that connection before the refused message has come again, as a receiver that keeps order must: one
-that took the later messages of a pipeline would itself put them out of order.
+nothing newer of that lane on that connection before the refused message has come again, as a receiver that keeps order
+must: one that took the later messages of a pipeline would itself put them out of order.
 The connector keeps the contract of contract/connector.py, with or without a session that survives a reconnect.
 """
 
@@ -36,7 +36,8 @@ class Answer(Enum):
 class Publish:
     """One message on its way.
 
-    positions  of its rows, ascending; none for the notice of a gap, which `first` belongs to
+    positions    of its rows, ascending; none for the notice of a gap, which `first` belongs to
+    is_backfill  its lane
     """
 
     number: int
@@ -44,6 +45,7 @@ class Publish:
     payload: bytes
     first: int
     positions: Sequence[int]
+    is_backfill: bool
 
 
 def _nobody(message: Publish) -> None:
@@ -59,6 +61,7 @@ class SimBroker:
     on_taken  told of each message that it has taken, in order
     refused   how often each message was refused, by its first position
     attempts  to connect, so far
+    takes_over  a new connection ends the older one for good, as with MQTT (5.0, 3.1.4-3), also for what is on its way
     """
 
     loop: SimLoop
@@ -72,7 +75,9 @@ class SimBroker:
     refused: dict[int, int] = field(default_factory=dict)
     attempts: int = 0
     connections: list[Connection] = field(default_factory=list)
-    _held_back: dict[Connection, int] = field(default_factory=dict)
+    takes_over: bool = False
+    _latest: Connection | None = None
+    _held_back: dict[tuple[Connection, bool], int] = field(default_factory=dict)
 
     async def connect(self, client: SimConnector) -> Connection:
         """raises NotConnected; may never return"""
@@ -92,6 +97,7 @@ class SimBroker:
             client_lost=client.lost_link,
         )
         self.connections.append(connection)
+        self._latest = connection
         return connection
 
     def cut(self, reason: str) -> None:
@@ -112,6 +118,8 @@ class SimBroker:
             self.connections.remove(connection)
 
     def _received(self, connection: Connection, message: Publish) -> None:
+        if self.takes_over and connection is not self._latest:
+            return
         answer = self._answer(connection, message)
         self.loop.note(f"broker {answer.value} {message.first}+{len(message.positions)} {len(message.payload)}")
         if answer is Answer.TAKEN:
@@ -120,11 +128,12 @@ class SimBroker:
         connection.down.put((message.number, answer))
 
     def _answer(self, connection: Connection, message: Publish) -> Answer:
-        held_back = self._held_back.get(connection)
+        lane = connection, message.is_backfill
+        held_back = self._held_back.get(lane)
         if self.is_busy or (held_back is not None and message.first > held_back):
-            self._held_back[connection] = min(message.first, held_back or message.first)
+            self._held_back[lane] = min(message.first, held_back or message.first)
             return Answer.BUSY
-        self._held_back.pop(connection, None)
+        self._held_back.pop(lane, None)
         if any(position in self.poison for position in message.positions):
             self.refused[message.first] = self.refused.get(message.first, 0) + 1
             return Answer.REFUSED
@@ -227,7 +236,7 @@ class SimConnector:
         positions = (
             self._broker.account.positions(payload) if "protobuf" in window.encoding else range(first, first + rows)
         )
-        message = Publish(self._number, window.key[index], payload, first, positions)
+        message = Publish(self._number, window.key[index], payload, first, positions, window.is_backfill)
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting[self._number] = message, future
         link.up.put(message)

@@ -10,7 +10,7 @@ from random import Random
 
 from framegate.bus.options import Durability, FullPolicy, StoreOptions
 from framegate.northbound.encoder import Encoding
-from framegate.northbound.options import OutboxOptions, Start
+from framegate.northbound.options import LANES, BacklogOrder, OutboxOptions, Start
 
 KIB = 1 << 10
 FAULTS = (
@@ -109,10 +109,12 @@ def _device(dice: Random) -> DeviceDraw:
 
 
 def _connector(dice: Random) -> ConnectorDraw:
+    is_live_first = dice.random() < 0.4
     options = OutboxOptions(
         window_rows=dice.choice((1, 4, 16, 64, 256)),
         window_bytes=dice.choice((2 * KIB, 1024 * KIB)),
-        windows_in_flight=dice.choice((1, 2, 4, 8)),
+        windows_in_flight=dice.choice((LANES, 4, 8) if is_live_first else (1, 2, 4, 8)),
+        backlog=BacklogOrder.LIVE_FIRST if is_live_first else BacklogOrder.IN_ORDER,
         linger_s=dice.choice((0.0, 0.0, 0.05)),
         start=dice.choice((Start.OLDEST, Start.OLDEST, Start.NEWEST)),
         refusals_max=dice.randint(1, 3),

@@ -14,6 +14,7 @@ from framegate.bus.store import Store
 from framegate.contract.connector import Window
 from framegate.contract.frame import Position
 from framegate.contract.letter import DeadLetter
+from framegate.contract.owed import Owed
 from framegate.contract.ports import Cursors
 from framegate.northbound.options import OutboxOptions
 from framegate.testing.account import Account
@@ -62,10 +63,12 @@ class RemoteWitness:
         self._log, self._check = log, log.check
         broker.on_taken = self.arrived
         self._store: Store | None = None
-        self._next = 1  # on this connection: what must be sent next at the latest
+        # On this connection, by lane (live, back-fill): what must be sent next at the latest.
+        self._next = {False: 1, True: 1}
+        self.owed = Owed(Position(0))
         self._commits: list[tuple[float, int]] = []
         self._compared: set[int] = set()
-        self._newest: dict[int, int] = {}  # position that has arrived, by tag
+        self._newest: dict[tuple[bool, int], int] = {}  # position that has arrived, by lane and tag
         self._old_gaps: list[Range] = []  # told in earlier lives; damage may have taken them since
 
     # -- lives ----------------------------------------------------------------------------------------------------
@@ -112,20 +115,33 @@ class RemoteWitness:
             self._check(law.o1_cursor_never_moves_back, self.durable_cursor, position)
         if position is not None:
             self.cursor = position
+            self.owed = Owed(position)
 
-    def committed(self, position: Position) -> None:
-        self._log.loop.note(f"cursor {self.name} {position}")
+    def loaded_owed(self, owed: Owed | None) -> None:
+        if owed is not None:
+            self._check_owed(owed)
+            self.owed = owed
+
+    def committed(self, owed: Owed) -> None:
+        position = owed.cursor
+        self._log.loop.note(f"cursor {self.name} {owed}")
         if self.begun_at is None:
             self.begun_at = self.cursor = self.sent = position
         self._check(law.o1_cursor_never_moves_back, self.cursor, position)
         self._check(law.o2_cursor_covers_what_was_answered, self.cursor, position, self.answered, self.explained())
-        self.cursor = position
+        self._check_owed(owed)
+        self.cursor, self.owed = position, owed
         self._commits.append((self._log.loop.time(), position))
+
+    def _check_owed(self, owed: Owed) -> None:
+        """What counts as acknowledged beyond the cursor was."""
+        known = [*self.explained(), *((entry.after + 1, entry.last) for entry in owed.ranges)]
+        self._check(law.o2_cursor_covers_what_was_answered, owed.cursor, owed.live, self.answered, known)
 
     # -- on the way -----------------------------------------------------------------------------------------------
 
     def connected(self) -> None:
-        self._next = self.cursor + 1
+        self._next = {False: self.owed.live + 1, True: self.cursor + 1}
 
     def sending(self, window: Window) -> None:
         self._log.loop.note(f"send {self.name} {window.first}-{window.last}")
@@ -133,7 +149,7 @@ class RemoteWitness:
             self._check(i4_nothing_leaves_before_it_is_durable, window.last, self._log.kept)
         self._check_order(window)
         self.sent = max(self.sent, window.last)
-        in_flight = sum(last - first + 1 for first, last in uncovered(self.cursor + 1, self._next - 1, self._gaps()))
+        in_flight = self._in_flight()
         self.in_flight_max = max(self.in_flight_max, in_flight)
         self._check(law.o5_rows_in_flight_are_bounded, in_flight, self._limit())
 
@@ -150,11 +166,11 @@ class RemoteWitness:
             self._compared.add(position)
             row = self._log.ledger.row(position)
             tag = 0 if row is None else row.tag
-            newest = self._newest.get(tag, 0)
+            newest = self._newest.get((message.is_backfill, tag), 0)
             if not any(position in held for held in self.letters.values()):
                 self.out_of_order += position < newest
                 self._check(law.o4_each_tag_in_order, position, newest)
-            self._newest[tag] = max(position, newest)
+            self._newest[message.is_backfill, tag] = max(position, newest)
             name = "" if row is None or self._store is None else self._store.catalogue.tag(row.tag).name
             self._check(law.o6_row_arrives_as_it_was_taken, self._log.ledger, account.frames[position], name)
 
@@ -191,11 +207,21 @@ class RemoteWitness:
         rows = self.options.window_rows
         return self.options.windows_in_flight * (rows - 1 + min(self._batch_rows_max, 2 * rows))
 
+    def _in_flight(self) -> int:
+        """Rows that were sent on this connection and do not count as acknowledged yet."""
+        live, backfill = self._next[False] - 1, self._next[True] - 1
+        spans = [(self.owed.live, live), *((after, min(last, backfill)) for after, last in self.owed.ranges)]
+        gaps = self._gaps()
+        return sum(last - first + 1 for after, end in spans for first, last in uncovered(after + 1, end, gaps))
+
     def _check_order(self, window: Window) -> None:
-        skipped: Iterable[Range] = uncovered(self._next, window.first - 1, self.explained())
+        """Within a lane nothing is left out: live rows pass over what is owed, back-fill over what was answered."""
+        lane = window.is_backfill
+        owed = () if lane else [(entry.after + 1, entry.last) for entry in self.owed.ranges]
+        skipped: Iterable[Range] = uncovered(self._next[lane], window.first - 1, [*self.explained(), *owed])
         waiting = next((p for a, b in skipped for p in range(a, b + 1) if p not in self.answered), window.first)
         self._check(law.o4_nothing_overtakes_a_failure, window.first, waiting)
-        self._next = max(self._next, window.last + 1)
+        self._next[lane] = max(self._next[lane], window.last + 1)
 
 
 class WatchedCursors:
@@ -212,5 +238,16 @@ class WatchedCursors:
 
     def commit(self, connector: str, position: Position) -> None:
         if self._process.is_alive:
-            self._witness.committed(position)
+            self._witness.committed(Owed(position))
         self._inner.commit(connector, position)
+
+    def load_owed(self, connector: str) -> Owed | None:
+        owed = self._inner.load_owed(connector)
+        if self._process.is_alive:
+            self._witness.loaded_owed(owed)
+        return owed
+
+    def commit_owed(self, connector: str, owed: Owed) -> None:
+        if self._process.is_alive:
+            self._witness.committed(owed)
+        self._inner.commit_owed(connector, owed)

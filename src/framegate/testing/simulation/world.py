@@ -15,6 +15,7 @@ import asyncio
 from random import Random
 
 from framegate.contract.errors import StoreFailed
+from framegate.northbound.options import BacklogOrder
 from framegate.testing.account import Account
 from framegate.testing.loop import LoopClock
 from framegate.testing.simulation.device import Counter, DeviceWeather
@@ -178,6 +179,8 @@ class World:
         draw = self.draws[name]
         dice = Random(f"{self.seed} {name}")  # noqa: S311 - a simulation must be repeatable
         account = Account(draw.encoding)
-        broker = SimBroker(self.loop, dice, self.net_weather[name], account, draw.poison)
+        takes_over = draw.options.backlog is BacklogOrder.LIVE_FIRST  # it asks this of its remote (decision 0008)
+        weather = self.net_weather[name]
+        broker = SimBroker(self.loop, dice, weather, account, draw.poison, takes_over=takes_over)
         self.witness.remotes[name] = RemoteWitness(self.witness, name, broker, draw.options, self.swarm.batch_rows_max)
         return broker

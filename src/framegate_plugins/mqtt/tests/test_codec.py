@@ -230,10 +230,13 @@ def test_varints_of_the_standard_are_written_and_read() -> None:
         assert read_varint(data, 0) == (entry["value"], len(data))
 
 
-def window(*messages: tuple[bytes, bytes, int], encoding: str = "application/json") -> Window:
+def window(
+    *messages: tuple[bytes, bytes, int], encoding: str = "application/json", is_backfill: bool = False
+) -> Window:
     keys, payloads, positions = [list(column) for column in zip(*messages, strict=True)]
     last = max(positions)
-    return Window(Position(min(positions)), Position(last), keys, payloads, positions, [1] * len(messages), encoding)
+    rows = [1] * len(messages)
+    return Window(Position(min(positions)), Position(last), keys, payloads, positions, rows, encoding, is_backfill)
 
 
 MESSAGES = st.tuples(st.sampled_from([b"a", b"t/\xc3\xa4"]), st.binary(max_size=300), st.integers(1, 2**63))
@@ -269,6 +272,19 @@ def test_fast_publish_is_what_the_codec_writes(
             pairs = (*extra, ("gateway", gateway), ("pos", str(position))) if gateway else extra
             properties[Property.USER_PROPERTY] = pairs
         assert packet == Publish(topic, payload, qos, retain, False, ids[place] if qos else 0, properties)
+
+
+def test_backfill_carries_a_user_property_and_is_never_retained_in_any_turn_with_live_messages() -> None:
+    writer = PublishWriter(PublishStyle(retain=True, gateway="gw1"))
+    turns = [False, True, True, False]
+    for is_backfill in turns:
+        batch = window((b"a", b"x", 7), is_backfill=is_backfill)
+        assert writer.add_run(batch, range(1), [1], 1 << 30) == 1
+    for packet, is_backfill in zip(PacketReader().feed(writer.take()), turns, strict=True):
+        assert isinstance(packet, Publish)
+        pairs = packet.properties[Property.USER_PROPERTY]
+        assert isinstance(pairs, tuple)
+        assert (("backfill", "true") in pairs, packet.retain) == (is_backfill, not is_backfill)
 
 
 def test_fast_publish_of_a_message_beyond_the_packet_size_stops_in_front_of_it() -> None:
