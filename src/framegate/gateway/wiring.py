@@ -26,12 +26,12 @@ from framegate.contract.ports import Clock, Log
 from framegate.endpoint.endpoint import endpoint_from_row
 from framegate.endpoint.pool import EndpointPool
 from framegate.gateway.binding import Binding, Factories, bind
-from framegate.gateway.clock_watch import ClockWatch
 from framegate.gateway.home import Home
 from framegate.mapper.mapping import compile_mapping
 from framegate.northbound.encoder import backfill_template, make_encoder
 from framegate.northbound.options import BacklogOrder, OutboxOptions, Start
 from framegate.northbound.outbox import Outbox
+from framegate.observe.clock_watch import ClockWatch
 from framegate.observe.metrics import Metrics
 from framegate.runtime.runtime import Runtime
 from framegate.runtime.slot import Slot

@@ -13,6 +13,7 @@ from framegate.contract.connector import ConnectorContext, Window
 from framegate.contract.errors import Busy, GatewayError, NoReply, NotConnected, PayloadRefused
 from framegate.contract.frame import Gap, Placed, Position
 from framegate.contract.letter import DeadLetter
+from framegate.contract.owed import Owed
 from framegate.contract.ports import Catalogue, Lines
 from framegate.northbound import letters
 from framegate.northbound.encoder import make_encoder
@@ -77,6 +78,11 @@ class EmptyLog:
         return None
 
     def commit(self, connector: str, position: Position) -> None: ...
+
+    def load_owed(self, connector: str) -> Owed | None:
+        return None
+
+    def commit_owed(self, connector: str, owed: Owed) -> None: ...
 
 
 def make_outbox(remote: Remote) -> Outbox:

@@ -48,7 +48,7 @@ PLACES: tuple[Place, ...] = (
     *_both("open", f"{_BUS}.rocks:RocksDisk.open"),
     Place("open", f"{_BUS}.rocks:RocksDisk.open", "soon", soon_ms_max=30.0),
     Place("open", f"{_BUS}.books:Books.load", "after"),
-    *_both("replay", f"{_BUS}.opening:recover"),
+    *_both("replay", f"{_BUS}.recovery:recover"),
     Place("replay", f"{_BUS}.recovery:last_record", "after"),
     *_both("replay", f"{_BUS}.replay:Replay.read"),
     *_both("append", f"{_BUS}.wal:Wal.append", 40),

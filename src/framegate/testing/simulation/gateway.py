@@ -30,6 +30,7 @@ from framegate.contract.ports import Lines
 from framegate.mapper.mapping import compile_mapping
 from framegate.northbound.encoder import backfill_template, make_encoder
 from framegate.northbound.outbox import Outbox
+from framegate.observe.clock_watch import ClockWatch
 from framegate.observe.metrics import Metrics
 from framegate.runtime.runtime import Runtime
 from framegate.runtime.slot import ScanPlan, Slot
@@ -109,12 +110,15 @@ class SimGateway:
             outbox = self._outbox(name)
             self.outboxes.append(outbox)
             self._tasks.append(asyncio.create_task(outbox.run(), name=f"outbox {name}"))
+        watch = ClockWatch(clock, log, metrics)
+        self._clock_watch = asyncio.create_task(watch.run(), name="clock watch")
         await self.runtime.start(slots)
         self._is_started = True
 
     async def stop(self) -> None:
         """As Gateway.stop in gateway/wiring.py."""
         self._is_started = False
+        self._clock_watch.cancel()
         await self.runtime.stop()
         await self.bus.flush()
         await asyncio.gather(*(outbox.stop() for outbox in self.outboxes))

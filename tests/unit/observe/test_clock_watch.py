@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from framegate.gateway.clock_watch import TELL_INTERVAL_S, ClockWatch
+from framegate.observe.clock_watch import TELL_INTERVAL_S, ClockWatch
 from framegate.observe.metrics import Metrics
 from framegate.testing.fakes import CollectingLog, FakeClock
 
