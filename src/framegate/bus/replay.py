@@ -16,6 +16,7 @@ from framegate.contract.errors import FrameBroken, StoreFailed
 from framegate.contract.frame import Int32Column, Placed
 from framegate.contract.ports import Disk
 
+SINGLE_STEPS = 64  # positions behind a damage that are tried one by one
 Missing = Callable[[int, int, str], None]
 """Told the first and last position that cannot be read, and why."""
 
@@ -68,9 +69,12 @@ class Replay:
                 for key, data in self._disk.scan("frames", key_of(start), key_of(last + 1)):
                     start = int.from_bytes(key, "big") + 1
                     try:
-                        yield decode(key, data, self._layout)
+                        placed = decode(key, data, self._layout)
                     except FrameBroken as error:
                         self.why = error.text
+                        continue
+                    start = placed.last + 1  # where the next record begins: damage there hides nothing before it
+                    yield placed
             except StoreFailed as error:
                 if error.stable_code != DAMAGED:
                     raise
@@ -100,13 +104,18 @@ class Replay:
             return next((placed.first for placed in records), last + 1)
 
     def _next_readable(self, damaged: int, last: int) -> int | None:
-        """First position behind a damaged stretch at which a scan works again: doubling steps, then halving."""
+        """First position behind a damaged stretch at which a scan works again.
+
+        One by one at first, so that what lies between two damages close to each other is found; then by doubling
+        steps, and halving back.
+        """
         bad, good, step = damaged, min(damaged + 1, last), 1
         while not self._works(good, last):
             if good >= last:
                 return None
             bad = good
-            step *= 2
+            if good - damaged >= SINGLE_STEPS:
+                step *= 2
             good = min(bad + step, last)
         while good - bad > 1:
             middle = (good + bad) // 2
