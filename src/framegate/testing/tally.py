@@ -16,6 +16,8 @@ _POSITION = re.compile(rb'"pos":(\d+)')
 _GAP = re.compile(rb'"gap":\{"first":(\d+),"last":(\d+)')
 _TIME = re.compile(rb'"ts":(\d+)')
 _FRAME = b'{"tag":'
+_BACKFILL = b'"backfill":true'
+_HEAD_BYTES = 256  # the mark stands before the frames
 
 
 class Verdict(NamedTuple):
@@ -35,13 +37,18 @@ class Verdict(NamedTuple):
 
 
 class Tally:
-    """What has arrived. newest: highest position; newest_ms: source time of the last frame that came."""
+    """What has arrived. Back-fill and the other rows are each in an order of their own.
+
+    newest      highest position that is not back-fill;  newest_ms: source time of the last such frame that came
+    backfilled  highest position of back-fill
+    """
 
     def __init__(self) -> None:
         self.messages = self.rows = self.bytes = 0
-        self.newest = 0
+        self.newest = self.backfilled = 0
         self.newest_ms = 0
-        self._in_order: list[tuple[int, int]] = []  # runs first..stop-1 that continued the newest position
+        # Runs first..stop-1 that continued the newest position, of live rows and of back-fill.
+        self._in_order: tuple[list[tuple[int, int]], list[tuple[int, int]]] = ([], [])
         self._late: list[tuple[int, int]] = []  # the others: repeats, and rows out of order
         self._announced: list[tuple[int, int]] = []
 
@@ -58,25 +65,31 @@ class Tally:
         first, rows = int(found[1]), payload.count(_FRAME)
         stop = first + rows
         self.rows += rows
-        if stop - 1 <= self.newest:
+        is_backfill = _BACKFILL in payload[:_HEAD_BYTES]
+        newest = self.backfilled if is_backfill else self.newest
+        if stop - 1 <= newest:
             self._late.append((first, stop))
             return
-        if first <= self.newest:  # a message that was cut otherwise: part of it is a repeat
-            self._late.append((first, self.newest + 1))
-            first = self.newest + 1
-        self.newest = stop - 1
-        time = _TIME.search(payload, len(payload) - 64) or _TIME.search(payload)
-        self.newest_ms = int(time[1]) if time else 0
-        if self._in_order and self._in_order[-1][1] == first:
-            self._in_order[-1] = (self._in_order[-1][0], stop)
+        if first <= newest:  # a message that was cut otherwise: part of it is a repeat
+            self._late.append((first, newest + 1))
+            first = newest + 1
+        if is_backfill:
+            self.backfilled = stop - 1
         else:
-            self._in_order.append((first, stop))
+            self.newest = stop - 1
+            time = _TIME.search(payload, len(payload) - 64) or _TIME.search(payload)
+            self.newest_ms = int(time[1]) if time else 0
+        runs = self._in_order[is_backfill]
+        if runs and runs[-1][1] == first:
+            runs[-1] = (runs[-1][0], stop)
+        else:
+            runs.append((first, stop))
 
     def missing(self, through: int) -> list[int]:
         """Positions from 1 to `through` that have not arrived, announced as lost or not."""
         seen = np.zeros(max(through, self.newest) + 1, np.bool_)
         seen[0] = True
-        for first, stop in (*self._in_order, *self._late):
+        for first, stop in (*self._in_order[False], *self._in_order[True], *self._late):
             seen[first:stop] = True
         absent: list[int] = np.flatnonzero(~seen[: through + 1]).tolist()
         return absent
@@ -86,7 +99,7 @@ class Tally:
         last = max(through, self.newest)
         seen, announced = np.zeros(last + 1, np.bool_), np.zeros(last + 1, np.bool_)
         seen[0] = True
-        for first, stop in self._in_order:
+        for first, stop in (*self._in_order[False], *self._in_order[True]):
             seen[first:stop] = True
         out_of_order = 0
         for first, stop in self._late:

@@ -54,3 +54,13 @@ def test_tally_knows_the_newest_row_and_when_it_was_read() -> None:
     assert (tally.newest, tally.newest_ms, tally.rows, tally.messages) == (40, 1_700_000_000_039, 40, 1)
     tally.take(message(1, 3, time_ms=5))
     assert (tally.newest, tally.newest_ms) == (40, 1_700_000_000_039)
+
+
+def test_tally_takes_back_fill_and_live_rows_each_in_its_order() -> None:
+    tally = Tally()
+    for first, mark in ((1, b""), (21, b""), (11, b',"backfill":true'), (31, b""), (16, b',"backfill":true')):
+        rows = 10 if not mark else 5
+        frames = b",".join([b'{"tag":"t","value":1,"ts":1}'] * rows)
+        tally.take(b'{"gateway":"g"%b,"pos":%d,"frames":[%b]}' % (mark, first, frames))
+    assert (tally.newest, tally.backfilled, tally.missing(40)) == (40, 20, [])
+    assert tally.verdict() == (0, 0, 0, 0, 0)

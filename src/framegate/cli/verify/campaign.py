@@ -25,21 +25,25 @@ from framegate.cli.verify import (
     forgetful_broker,
     hostile_devices,
     kill,
+    live_first,
     memory_cap,
     neighbours,
     power_cut,
+    simulation,
     sync_fault,
 )
 from framegate.cli.verify.experiment import Experiment, PromiseBroken, Result, Scratch
 from framegate.contract.errors import GatewayError, Misconfigured
 
 EXPERIMENTS: tuple[Experiment, ...] = (
+    simulation.EXPERIMENT,
     kill.EXPERIMENT,
     power_cut.EXPERIMENT,
     sync_fault.EXPERIMENT,
     disk_full.EXPERIMENT,
     damage.EXPERIMENT,
     backlog.EXPERIMENT,
+    live_first.EXPERIMENT,
     flapping.EXPERIMENT,
     forgetful_broker.EXPERIMENT,
     neighbours.EXPERIMENT,
