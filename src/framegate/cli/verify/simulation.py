@@ -50,7 +50,7 @@ def _add(result: Result, report: Report) -> None:
 
 EXPERIMENT = Experiment(
     name="simulation",
-    promise="whatever fails, and whenever: every durable row arrives, in order, or is named as lost",
+    promise="Whatever fails, and whenever: every durable row arrives, in order, or is named as lost.",
     run=run,
     rounds=50,
     rounds_full=2_000,
