@@ -13,7 +13,7 @@ from heapq import heappop, heappush
 from typing import Any, Generic, TypeVar
 
 from framegate.contract.errors import Misconfigured, NotConnected, StoreFailed
-from framegate.contract.frame import Batch, Value
+from framegate.contract.frame import Batch, Tag, TagId, Value, ValueType
 from framegate.contract.ports import Credentials, Session
 from framegate.contract.quality import is_bad
 
@@ -89,6 +89,19 @@ class CollectingSink:
     def clear(self) -> None:
         self.published.clear()
         self.calls = 0
+
+
+class AnyTag:
+    """A Catalogue in which every id is an int32 tag of one device."""
+
+    def intern(self, name: str, device: str, type_: ValueType, unit: str, access: str) -> TagId:
+        raise AssertionError(f"{name} is not to be interned here")
+
+    def tag(self, tag_id: int) -> Tag:
+        return Tag(TagId(tag_id), f"t{tag_id}", "dev", ValueType.INT32, "", "R")
+
+    def find(self, name: str) -> Tag | None:
+        return None
 
 
 def rows_in(batch: Batch) -> list[tuple[int, Value, int]]:

@@ -14,7 +14,7 @@ import pytest
 
 from framegate.contract.connector import ConnectorContext, Window
 from framegate.contract.errors import Misconfigured, NotConnected, PayloadRefused
-from framegate.contract.frame import Batch, Gap, Placed, Position, Tag, TagId, ValueType, uniform_quality, uniform_time
+from framegate.contract.frame import Batch, Gap, Placed, Position, uniform_quality, uniform_time
 from framegate.contract.owed import OWED_RANGES_MAX, Owed, OwedRange
 from framegate.contract.ports import Lines
 from framegate.northbound.backlog import BEHIND_S, Backlog
@@ -23,22 +23,12 @@ from framegate.northbound.options import BacklogOrder, OutboxOptions
 from framegate.northbound.outbox import Outbox
 from framegate.northbound.pace import QUEUE_S, ROWS_MIN, Pace
 from framegate.observe.metrics import Metrics
+from framegate.testing.fakes import AnyTag
 
 DEADLINE_S = 30.0
 ROWS_PER_BATCH = 3
 OPTIONS = OutboxOptions(window_rows=6, windows_in_flight=4, refusals_max=1, backlog=BacklogOrder.LIVE_FIRST)
 COMMITS_LOST_MAX = 5
-
-
-class Names:
-    def intern(self, name: str, device: str, type_: ValueType, unit: str, access: str) -> TagId:
-        raise AssertionError
-
-    def tag(self, tag_id: int) -> Tag:
-        return Tag(TagId(tag_id), f"t{tag_id}", "dev", ValueType.INT32, "", "R")
-
-    def find(self, name: str) -> Tag | None:
-        return None
 
 
 class Clock:
@@ -199,7 +189,7 @@ class Bench:
                 connector="c",
                 template=template,
                 batch=4,
-                catalogue=Names(),
+                catalogue=AnyTag(),
                 is_backfill=mark,
             )
             for template, mark in (("t/g", False), ("t/g/backfill", True))

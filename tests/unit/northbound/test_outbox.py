@@ -14,7 +14,7 @@ import pytest
 
 from framegate.contract.connector import ConnectorContext, Window
 from framegate.contract.errors import Busy, Misconfigured, NotConnected, PayloadRefused, StoreFailed
-from framegate.contract.frame import Batch, Gap, Placed, Position, Tag, TagId, ValueType, uniform_quality, uniform_time
+from framegate.contract.frame import Batch, Gap, Placed, Position, uniform_quality, uniform_time
 from framegate.contract.letter import DeadLetter
 from framegate.contract.owed import Owed
 from framegate.contract.ports import Lines
@@ -23,20 +23,10 @@ from framegate.northbound.health import OutboxState
 from framegate.northbound.options import OutboxOptions, Start
 from framegate.northbound.outbox import Outbox
 from framegate.observe.metrics import Metrics
+from framegate.testing.fakes import AnyTag
 
 DEADLINE_S = 20.0
 FAST = OutboxOptions(window_rows=8)
-
-
-class Names:
-    def intern(self, name: str, device: str, type_: ValueType, unit: str, access: str) -> TagId:
-        raise AssertionError
-
-    def tag(self, tag_id: int) -> Tag:
-        return Tag(TagId(tag_id), f"t{tag_id}", "dev", ValueType.INT32, "", "R")
-
-    def find(self, name: str) -> Tag | None:
-        return None
 
 
 class FakeClock:
@@ -182,7 +172,7 @@ class Bench:
         self.remote, self.source, self.diary = remote or Remote(), log or FakeLog(), Diary()
         self.clock, self.metrics, self.letters = FakeClock(), Metrics(), list[DeadLetter]()
         encoder = make_encoder(
-            "json-batch", tenant="t", gateway="g", connector="c", template="", batch=4, catalogue=Names()
+            "json-batch", tenant="t", gateway="g", connector="c", template="", batch=4, catalogue=AnyTag()
         )
         self.outbox = Outbox(
             "c",

@@ -152,13 +152,7 @@ def _fill(filler: Path, left_bytes: int) -> None:
 
 
 def _add(result: Result, found: Result, name: str, policy: Policy) -> None:
-    result.acknowledged += found.acknowledged
-    result.lost += found.lost
-    result.duplicated += found.duplicated
-    result.out_of_order += found.out_of_order
-    result.largest_gap = max(result.largest_gap, found.largest_gap)
-    result.slowest_recovery_s = max(result.slowest_recovery_s, found.slowest_recovery_s)
-    result.broken += [f"{name}: {sentence}" for sentence in found.broken]
+    result.add(found, name)
     key = f"rows dropped and named, {policy}"
     result.figures[key] = int(result.figures.get(key, 0)) + int(found.figures.pop("rows dropped"))
     result.figures |= found.figures

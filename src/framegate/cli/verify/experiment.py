@@ -55,6 +55,16 @@ class Result:
     def is_held(self) -> bool:
         return not self.broken and not self.skipped
 
+    def add(self, part: Result, name: str) -> None:
+        """Book what a part of the experiment found; rounds and figures are the caller's."""
+        self.acknowledged += part.acknowledged
+        self.lost += part.lost
+        self.duplicated += part.duplicated
+        self.out_of_order += part.out_of_order
+        self.largest_gap = max(self.largest_gap, part.largest_gap)
+        self.slowest_recovery_s = max(self.slowest_recovery_s, part.slowest_recovery_s)
+        self.broken += [f"{name}: {sentence}" for sentence in part.broken]
+
     def late(self, sentence: str) -> None:
         """A promise on time did not hold; on a machine that is busy with other work that is a note, no verdict."""
         load, cores = os.getloadavg()[0], os.cpu_count() or 1

@@ -109,7 +109,8 @@ async def run(scratch: Scratch) -> Result:
             trial = Trial(fault, folder)
             await trial.run(library)
             result.rounds += 1
-            _add(result, trial.result, fault)
+            result.add(trial.result, fault.name)
+            result.figures |= trial.result.figures
             visible = max(visible, trial.visible_s)
             if fault.number == SYNC_SLOW:
                 lags.append(trial.lag_ms)
@@ -205,17 +206,6 @@ def _build(compiler: str, library: Path) -> None:
 def _events(rig: Rig, name: str) -> list[dict[str, Any]]:
     lines = rig.log_file.read_text(errors="replace").splitlines()
     return [event for line in lines if line.startswith("{") and (event := json.loads(line))["event"] == name]
-
-
-def _add(result: Result, found: Result, fault: Fault) -> None:
-    result.acknowledged += found.acknowledged
-    result.lost += found.lost
-    result.duplicated += found.duplicated
-    result.out_of_order += found.out_of_order
-    result.largest_gap = max(result.largest_gap, found.largest_gap)
-    result.slowest_recovery_s = max(result.slowest_recovery_s, found.slowest_recovery_s)
-    result.broken += [f"{fault.name}: {sentence}" for sentence in found.broken]
-    result.figures |= found.figures
 
 
 EXPERIMENT = Experiment(
