@@ -20,6 +20,8 @@ PROBLEMS_MAX = 1_000
 """Problems that are kept and shown; the others are counted."""
 
 _SECTIONS = frozenset(("endpoints", "drivers", "connectors", "variables"))
+_SHOWN = {code: repr(chr(code))[1:-1] for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)}
+"""Characters that would end a line or steer a terminal, and how they are shown: a key of a table may hold any."""
 _WARNINGS = frozenset(("E1116", "E1117", "E1118"))
 
 
@@ -169,7 +171,8 @@ def _place(gathered: _Gathered, spans: Mapping[str, dict[Path, Span]]) -> Placed
 def _line(problem: PlacedProblem) -> str:
     where = f"{problem.table}.yml" + (f":{problem.line}:{problem.column}" if problem.line else "")
     key = _key(problem.path)
-    return f"{problem.code} {where} {key}: {problem.text}" if key else f"{problem.code} {where} {problem.text}"
+    line = f"{problem.code} {where} {key}: {problem.text}" if key else f"{problem.code} {where} {problem.text}"
+    return line.translate(_SHOWN)
 
 
 def _key(path: Path) -> str:

@@ -265,3 +265,8 @@ def test_ten_thousand_rows_become_ten_thousand_tags(
     record_property("load_cpu_s", round(time.process_time() - started, 3))
     assert [row.tag for row in tables.variables[::5_000]] == ["dev0.v0", "dev20.v5000"]
     assert len(tables.variables) == 10_000
+
+
+def test_problem_with_control_characters_stays_one_harmless_line(tmp_path: Path) -> None:
+    problem = Problem("endpoints", ("endpoints", "a\n\x1b[31mb\u2028"), "E1106", "no such key here\r")
+    assert render_problems([problem], tmp_path) == ["E1106 endpoints.yml a\\n\\x1b[31mb\\u2028: no such key here\\r"]
