@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -300,6 +301,23 @@ def test_disk_texts_of_rocksdb_become_codes() -> None:
         "IO error: Input/output error: While fsync: /x/000009.log": IO,
     }
     assert {text: fault_of(text, Path("/x")).stable_code for text in texts} == texts
+
+
+def test_disk_that_opens_writes_its_log_out_to_tables(tmp_path: Path) -> None:
+    """A table is synced when it is finished: what a store finds when it opens survives a power cut from then on."""
+    disk = RocksDisk(tmp_path / "store", create=True)
+    disk.write([("frames", key_of(1), b"row"), ("cursors", b"c", b"1")])  # and no sync
+    shutil.copytree(tmp_path / "store", tmp_path / "killed")
+    disk.close()
+    disk = RocksDisk(tmp_path / "killed")
+    shutil.copytree(tmp_path / "killed", tmp_path / "cut")
+    disk.close()
+    for log in (tmp_path / "cut").glob("*.log"):
+        log.write_bytes(b"")
+    disk = RocksDisk(tmp_path / "cut")
+    assert list(disk.scan("frames", b"")) == [(key_of(1), b"row")]
+    assert disk.get("cursors", b"c") == b"1"
+    disk.close()
 
 
 def test_disk_dropped_range_gives_its_space_back(tmp_path: Path) -> None:
