@@ -34,6 +34,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
+def cfg_main() -> int:
+    """`edge-cfg ...` is `edge cfg ...`."""
+    return main(["cfg", *sys.argv[1:]])
+
+
 def _run(words: list[str]) -> int:
     if words == ["version"]:
         from framegate.cli.facts import version_facts  # noqa: PLC0415 - asked for often, by scripts

@@ -98,7 +98,8 @@ def _explain(error: jsonschema_rs.ValidationError, root: Mapping[str, Any]) -> I
         key = error.kind.value.instance
         yield Finding((*path, str(key)), "E1110", inner.text if inner is not None else error.message)
     elif name == "required":
-        yield Finding(path, "E1107", _missing(error.kind.value, rule))
+        keys = rule if "properties" in rule else _rule_at(root, error.schema_path[:-1])  # of the row, from its `else`
+        yield Finding(path, "E1107", _missing(error.kind.value, keys))
     else:
         code, make = _SENTENCES.get(name, ("E1104", _as_said))
         yield Finding(path, code, make(error, rule))

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeAlias
 
 from framegate.contract.errors import Problem
 from framegate.contract.frame import Access, ValueType
+from framegate.mapper.processing import Processing, Span
 
 Durability: TypeAlias = Literal["fsync", "os"]
 DiskFull: TypeAlias = Literal["block", "drop_oldest", "drop_new"]
@@ -96,7 +97,12 @@ class ConnectorRow:
 
 @dataclass(frozen=True, slots=True)
 class VariableRow:
-    """One tag. `rename` is "" where the tag goes out under its own name; `options` are its plugin's keys."""
+    """One tag. `rename` is "" where the tag goes out under its own name; `options` are its plugin's keys.
+
+    source      "" for a tag that is calculated from others; it has no address then
+    limits      lowest and highest value that may be written, in engineering units
+    processing  what happens to its values on their way to the bus
+    """
 
     tag: str
     source: str
@@ -109,6 +115,8 @@ class VariableRow:
     scale: float
     offset: float
     rename: str
+    limits: Span | None
+    processing: Processing
     options: Mapping[str, Any]
 
     @property

@@ -16,6 +16,7 @@ from framegate.config.schema import table_schema
 from framegate.config.units import bytes_text, duration_text, parse_bytes, parse_duration
 from framegate.config.yaml import Path
 from framegate.contract.frame import Access, ValueType
+from framegate.mapper.processing import AS_READ, Processing, Span
 
 SCAN_PERIOD_S_MIN = 0.01
 SCAN_PERIOD_S_MAX = 86_400.0
@@ -30,6 +31,9 @@ _AGE_S = (60.0, 10 * 365 * 86_400.0)
 _RETENTION_BYTES = (1 << 20, 1 << 50)
 _LINGER_S = (0.0, 60.0)
 _TYPES = {value_type.value: value_type for value_type in ValueType}
+_PROCESSING_KEYS = frozenset(
+    ("invert", "expr", "inverse", "clamp", "enum", "when", "every", "range", "deadband", "swinging_door", "heartbeat")
+)
 _ROW_KEYS = frozenset(table_schema("variables")["$defs"]["variable"]["properties"])
 
 
@@ -126,6 +130,10 @@ def _frozen(options: Mapping[str, Any]) -> Mapping[str, Any]:
     return MappingProxyType(dict(options)) if options else NO_OPTIONS
 
 
+def _span(raw: Mapping[str, Any], key: str) -> Span | None:
+    return (float(raw[key][0]), float(raw[key][1])) if key in raw else None
+
+
 class VariableMaker:
     """Makes tag rows; equal texts, numbers and options of different rows become one object.
 
@@ -136,14 +144,15 @@ class VariableMaker:
         self._texts: dict[str, str] = {}
         self._numbers: dict[float, float] = {}
         self._options: dict[tuple[Any, ...], Mapping[str, Any]] = {}
+        self._processings: dict[Processing, Processing] = {}
 
     def make(self, raw: Mapping[str, Any]) -> VariableRow:
         """One row of variables.yml."""
         share, get = self._texts.setdefault, raw.get
-        address = raw["address"]
+        address = raw.get("address", "")
         if address.__class__ is int:
             address = str(address)
-        unit, source, scan = get("unit", ""), raw["source"], get("scan", "default")
+        unit, source, scan = get("unit", ""), get("source", ""), get("scan", "default")
         access: Access = get("access", "R")
         return VariableRow(
             raw["tag"],
@@ -157,11 +166,34 @@ class VariableMaker:
             self._number(get("scale", 1.0)),
             self._number(get("offset", 0.0)),
             get("rename", ""),
+            _span(raw, "limits"),
+            AS_READ if raw.keys().isdisjoint(_PROCESSING_KEYS) else self._processing_of(raw),
             NO_OPTIONS if raw.keys() <= _ROW_KEYS else self._options_of(raw),
         )
 
     def _number(self, value: float) -> float:
         return self._numbers.setdefault(value, float(value))
+
+    def _processing_of(self, raw: Mapping[str, Any]) -> Processing:
+        get = raw.get
+        deadband: Any = get("deadband", 0)
+        percent = float(deadband[:-1]) if isinstance(deadband, str) else 0.0
+        is_reported = "deadband" in raw or "swinging_door" in raw or "heartbeat" in raw
+        made = Processing(
+            invert=get("invert", False),
+            expr=get("expr", ""),
+            inverse=get("inverse", ""),
+            clamp=_span(raw, "clamp"),
+            enum=tuple(sorted((int(key), text) for key, text in get("enum", {}).items())),
+            when=get("when", "change" if is_reported else "data"),
+            every=parse_duration(raw["every"]) if "every" in raw else 0.0,
+            range=_span(raw, "range"),
+            deadband=0.0 if isinstance(deadband, str) else float(deadband),
+            deadband_percent=percent,
+            swinging_door=float(get("swinging_door", 0)),
+            heartbeat=parse_duration(raw["heartbeat"]) if "heartbeat" in raw else 0.0,
+        )
+        return self._processings.setdefault(made, made) if len(self._processings) < SHARED_OPTIONS_MAX else made
 
     def _options_of(self, raw: Mapping[str, Any]) -> Mapping[str, Any]:
         options = {key: value for key, value in raw.items() if key not in _ROW_KEYS}

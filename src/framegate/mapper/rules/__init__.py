@@ -1,0 +1,1 @@
+"""Rules: stateful logic over tags that publishes derived rows: windows, alarms, scripts, models."""
