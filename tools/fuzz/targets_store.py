@@ -177,8 +177,10 @@ def _marks(case: bytes) -> Hashable:
 
 def _marks_seeds() -> list[bytes]:
     book = Marks(cast(Disk, _OneEntry(b"", b"")), 1 << 20)
-    book.note(Position(1), 100, 5)
-    return [bytes((len(key),)) + key + (data or b"") for _, key, data in book.take_changes()]
+    change = book.note(Position(1), 100, 5)
+    assert change is not None
+    _, key, data = change
+    return [bytes((len(key),)) + key + (data or b"")]
 
 
 # -- high-water mark ---------------------------------------------------------------------------------------------

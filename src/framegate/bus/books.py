@@ -49,7 +49,7 @@ class Books:
 
         raises  StoreFailed - E3003 an entry is damaged; E3005 a newer release wrote it
         """
-        version = self._number(_FORMAT_KEY)
+        version = _number(self._disk, _FORMAT_KEY)
         if version is None:
             self._changes.append(("meta", _FORMAT_KEY, FORMAT_VERSION.to_bytes(8, "big")))
         elif version > FORMAT_VERSION:
@@ -57,7 +57,7 @@ class Books:
                 f"durable log: format {version} is newer than this release's {FORMAT_VERSION}; start the newer release",
                 code=FORMAT,
             )
-        self.trim = max(Position(self._number(_TRIM_KEY) or 1), mark.trim)
+        self.trim = max(trim_of(self._disk), mark.trim)
         self.catalogue.load(mark.tags)
         self.layouts.load()
         self.gaps.load()
@@ -87,10 +87,16 @@ class Books:
             changes += book.take_changes()
         return changes
 
-    def _number(self, key: bytes) -> int | None:
-        data = self._disk.get("meta", key)
-        if data is None:
-            return None
-        if len(data) != 8:
-            raise damaged(f"entry {key.decode()}", f"{len(data)} bytes long")
-        return int.from_bytes(data, "big")
+
+def trim_of(disk: Disk) -> Position:
+    """First position that a disk's store keeps; raises StoreFailed."""
+    return Position(_number(disk, _TRIM_KEY) or 1)
+
+
+def _number(disk: Disk, key: bytes) -> int | None:
+    data = disk.get("meta", key)
+    if data is None:
+        return None
+    if len(data) != 8:
+        raise damaged(f"entry {key.decode()}", f"{len(data)} bytes long")
+    return int.from_bytes(data, "big")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 import google_crc32c
 
-from framegate.bus.books import TWIN_PREFIX, Books
+from framegate.bus.books import TWIN_PREFIX, Books, trim_of
 from framegate.bus.fault import STALLED
 from framegate.bus.mark import NO_MARK
 from framegate.bus.options import StoreOptions
@@ -65,6 +65,7 @@ def _copy_rows(
     books = Books(new, StoreOptions())
     books.load(NO_MARK._replace(tags=tags))
     replay = Replay(old, books.layouts.column, _not_asked)
+    first = max(first, _trim_of(old))
     rows, expected, trim = 0, first, first
     holes: list[tuple[int, int, str]] = []
     frames: list[Change] = []
@@ -77,8 +78,9 @@ def _copy_rows(
         trim = min(trim, placed.first)
         key = key_of(placed.first)
         data = encode(key, placed.batch, books.layouts.number(placed.batch.tag))
-        books.marks.note(placed.first, len(data), placed.batch.gateway_time)
         frames.append(("frames", key, data))
+        if (mark := books.marks.note(placed.first, len(data), placed.batch.gateway_time)) is not None:
+            frames.append(mark)
         rows += len(placed.batch.tag)
         expected = placed.last + 1
         if len(frames) >= WRITE_RECORDS:
@@ -90,6 +92,17 @@ def _copy_rows(
     _write(new, [*books.take_changes(), *frames], wait)
     lost = sum(stop - start + 1 for start, stop, _ in holes)
     return {"rows": rows, "lost": lost, "holes": holes[:HOLES_MAX]}
+
+
+def _trim_of(old: Disk) -> int:
+    """First position that the old store kept; 1 where it cannot say. What is missing below it was not damaged.
+
+    The mark outside the store, from which the caller has `first`, is up to a second older after a power cut.
+    """
+    try:
+        return trim_of(old)
+    except StoreFailed:
+        return 1
 
 
 def _not_asked(first: int, last: int, why: str) -> None:

@@ -11,7 +11,8 @@ from framegate.contract.ports import Change
 class Group:
     """Changes that become durable together.
 
-    frames  records of rows;  other: changes of the books;  size: bytes of the records
+    frames  records of rows, and the marks at some of them;  size: bytes of the records
+    other   changes of the books
     last    durable head once this group is durable
     then    called when it is
     """

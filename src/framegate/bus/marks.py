@@ -1,7 +1,9 @@
 """Marks: milestones along the log, every few MiB, with the bytes and the time at each.
 
-Retention drops whole stretches between two marks; recovery checks the stretch after the last one. Bytes are those
-of the records; what they take on disk is less, by compression, and is estimated from the store's size as a whole.
+Retention drops whole stretches between two marks; recovery checks the stretch after the last one. A mark is written
+with the record that begins there, never before: rows that were not durable may be lost, and a mark that outlived them
+would cut a later record in two. Bytes are those of the records; what they take on disk is less, by compression, and
+is estimated from the store's size as a whole.
 """
 
 from __future__ import annotations
@@ -54,19 +56,17 @@ class Marks:
                 raise damaged(f"mark {key.hex()}", f"{len(data)} bytes long")
             before, time = _ENTRY.unpack(data)
             self._marks.append(Mark(position_of(key[1:]), before, time))
-        if self._marks:
-            # How much the last stretch holds is not stored; it counts as full until the next mark.
-            self.bytes = self._marks[-1].before + self._stretch
-        self._next_at = self.bytes
+        self._go_on()
 
-    def note(self, first: Position, size: int, time: int) -> None:
-        """A record of `size` bytes begins at `first`."""
+    def note(self, first: Position, size: int, time: int) -> Change | None:
+        """A record of `size` bytes begins at `first`; returns the mark to be written with it, where one is due."""
+        change: Change | None = None
         if self.bytes >= self._next_at:
             self._next_at = self.bytes + self._stretch
-            mark = Mark(first, self.bytes, time)
-            self._marks.append(mark)
-            self._changes.append(("meta", PREFIX + key_of(first), _ENTRY.pack(mark.before, mark.time)))
+            self._marks.append(Mark(first, self.bytes, time))
+            change = "meta", PREFIX + key_of(first), _ENTRY.pack(self.bytes, time)
         self.bytes += size + RECORD_OVERHEAD_BYTES
+        return change
 
     @property
     def kept_bytes(self) -> int:
@@ -92,6 +92,18 @@ class Marks:
         index = max(0, bisect_right(self._marks, before, key=_first) - 1)
         self._changes += [("meta", PREFIX + key_of(mark.first), None) for mark in self._marks[:index]]
         del self._marks[:index]
+
+    def cut(self, head: Position) -> None:
+        """Forget the marks beyond the end of the log: rows that follow have other records."""
+        index = bisect_right(self._marks, head, key=_first)
+        self._changes += [("meta", PREFIX + key_of(mark.first), None) for mark in self._marks[index:]]
+        del self._marks[index:]
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """How much the last stretch holds is not stored; it counts as full, and the next record begins another."""
+        self.bytes = self._marks[-1].before + self._stretch if self._marks else 0
+        self._next_at = self.bytes
 
     def take_changes(self) -> Sequence[Change]:
         """What is not yet on its way to the store; the caller now owns it."""

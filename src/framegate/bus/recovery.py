@@ -84,6 +84,7 @@ def recover(disk: Disk, books: Books, high_water: int, clock: Clock, log: Log) -
     head = max(
         last, books.gaps.last_position(), books.cursors.ceiling(), Position(high_water), Position(books.trim - 1)
     )
+    books.marks.cut(head)
     if last < head and head >= books.trim:
         missing(max(last + 1, books.trim), head, "the end of the log is gone")
     gap = books.gaps.after(books.trim - 1)

@@ -113,9 +113,10 @@ class Wal:
         key = first.to_bytes(KEY_BYTES, "big")
         data = encode(key, batch, self._layout_number(batch.tag))
         size = KEY_BYTES + len(data)
-        self._mark(first, size, batch.gateway_time)
         group = self._open
         group.frames.append(("frames", key, data))
+        if (mark := self._mark(first, size, batch.gateway_time)) is not None:
+            group.frames.append(mark)
         group.size += size
         self.pending_bytes += size
         self.head = Position(self.head + len(batch.tag))

@@ -17,6 +17,7 @@ from framegate.bus.bus import Bus
 from framegate.bus.fault import FULL, IO, STALLED
 from framegate.bus.mark import NO_MARK, HighWaterMark
 from framegate.bus.options import StoreOptions
+from framegate.bus.record import key_of, position_of
 from framegate.bus.recovery import check_tail, recover
 from framegate.bus.wal import REPAIR_RETRY_S, Ground, Wal, WalState
 from framegate.contract.errors import StoreFailed
@@ -185,6 +186,9 @@ class Rig:
         self.bus.publish([batch])
         return self.wal.head
 
+    def stored_marks(self) -> list[Position]:
+        return [position_of(key[1:]) for key, _ in self.disk.scan("meta", b"s", b"t")]
+
     async def turn(self, times: int = 3) -> None:
         for _ in range(times):
             await asyncio.sleep(0)
@@ -310,6 +314,29 @@ async def test_full_disk_that_refuses_a_write_is_repaired_and_waits_for_room(rig
     rig.wal.watch(2 * OPTIONS.reserve_bytes)
     await rig.settle()
     assert (rig.wal.state, rig.wal.durable) == (WalState.RUNNING, 10)
+
+
+async def test_mark_is_not_written_before_its_record(rig: Rig) -> None:
+    rig.wal.watch(OPTIONS.reserve_bytes - 1)
+    rig.publish(10, 1.0)
+    rig.books.cursors.commit("c", Position(0))
+    await rig.settle()
+    assert ("cursors", b"c") in rig.disk.synced
+    assert rig.stored_marks() == [], "the record is in no group yet"
+    rig.wal.watch(2 * OPTIONS.reserve_bytes)
+    await rig.settle()
+    assert (rig.wal.durable, rig.stored_marks()) == (10, [1])
+
+
+async def test_mark_beyond_the_head_is_forgotten_when_the_store_is_opened(rig: Rig) -> None:
+    rig.publish(10, 1.0)
+    await rig.settle()
+    rig.disk.write([("meta", b"s" + key_of(15), bytes(16))])  # of a record that was lost before it was durable
+    rig.open()
+    rig.publish(10, 2.0)
+    await rig.settle()
+    assert [mark.first for mark in rig.books.marks.all()] == [1, 11]
+    assert rig.stored_marks() == [1, 11]
 
 
 async def test_foreign_object_in_a_column_takes_no_position(rig: Rig) -> None:
