@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ from framegate.contract.owed import OwedRange
 from framegate.contract.ports import Clock, Disk, Log
 from framegate.northbound.flight import Flight, FlightState
 from framegate.northbound.lanes import Lanes
+from framegate.northbound.options import OutboxOptions
 from framegate.northbound.outbox import Outbox
 from framegate.testing.simulation.gateway import Parts
 from framegate.testing.simulation.simulation import Report, simulate
@@ -78,6 +80,14 @@ class OffersNewestFirst(Outbox):
         for flight in reversed(lanes.waiting()):
             if flight.isolated is None:
                 self._start(group, flight)
+
+
+class SendsTooMuchAhead(Outbox):
+    """Has four times as many windows under way as its options allow."""
+
+    def __init__(self, *parts: Any, options: OutboxOptions, **named: Any) -> None:
+        options = replace(options, windows_in_flight=4 * options.windows_in_flight)
+        super().__init__(*parts, options=options, **named)
 
 
 class SetsAsideAtOnce(Outbox):
@@ -167,6 +177,7 @@ PLANTED = [
     pytest.param(Parts(load=load_silent), {"I2"}, id="loss without a gap"),
     pytest.param(Parts(outbox=ForgetsWhatIsOwed), {"O2"}, id="overtaken rows forgotten"),
     pytest.param(Parts(outbox=HastyLanes), {"O2", "O4"}, id="overtaken before acknowledgement"),
+    pytest.param(Parts(outbox=SendsTooMuchAhead), {"O5"}, id="more under way than promised"),
     pytest.param(Parts(outbox=SetsAsideAtOnce), {"O7"}, id="dead letter at the first refusal"),
 ]
 

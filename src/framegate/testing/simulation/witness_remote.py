@@ -65,6 +65,7 @@ class RemoteWitness:
         self._store: Store | None = None
         # On this connection, by lane (live, back-fill): what must be sent next at the latest.
         self._next = {False: 1, True: 1}
+        self._on_way: list[Window] = []
         self.owed = Owed(Position(0))
         self._commits: list[tuple[float, int]] = []
         self._compared: set[int] = set()
@@ -142,11 +143,14 @@ class RemoteWitness:
 
     def connected(self) -> None:
         self._next = {False: self.owed.live + 1, True: self.cursor + 1}
+        self._on_way.clear()
 
     def sending(self, window: Window) -> None:
         self._log.loop.note(f"send {self.name} {window.first}-{window.last}")
         if any(window.rows):  # the notice of a gap may leave at once: no row is in it
             self._check(i4_nothing_leaves_before_it_is_durable, window.last, self._log.kept)
+        if window.last >= self._next[window.is_backfill]:  # else it is offered again
+            self._on_way.append(window)
         self._check_order(window)
         self.sent = max(self.sent, window.last)
         in_flight = self._in_flight()
@@ -194,8 +198,7 @@ class RemoteWitness:
 
     def set_aside(self) -> list[int]:
         """Positions in the dead letters that the store holds now: one that a crash took explains nothing."""
-        assert self._store is not None
-        rows = self._store.books.letters.rows(self.name)
+        rows = () if self._store is None else self._store.books.letters.rows(self.name)
         return [position for row in rows for position in sorted(self.letters.get(row.position, ()))]
 
     def _gaps(self) -> list[Range]:
@@ -208,11 +211,10 @@ class RemoteWitness:
         return self.options.windows_in_flight * (rows - 1 + min(self._batch_rows_max, 2 * rows))
 
     def _in_flight(self) -> int:
-        """Rows that were sent on this connection and do not count as acknowledged yet."""
-        live, backfill = self._next[False] - 1, self._next[True] - 1
-        spans = [(self.owed.live, live), *((after, min(last, backfill)) for after, last in self.owed.ranges)]
-        gaps = self._gaps()
-        return sum(last - first + 1 for after, end in spans for first, last in uncovered(after + 1, end, gaps))
+        """Rows that were sent on this connection and do not count as acknowledged yet; a gap's notice holds none."""
+        landed = {False: self.owed.live, True: self.owed.cursor}
+        self._on_way = [window for window in self._on_way if window.last > landed[window.is_backfill]]
+        return sum(sum(window.rows) for window in self._on_way)
 
     def _check_order(self, window: Window) -> None:
         """Within a lane nothing is left out: live rows pass over what is owed, back-fill over what was answered."""
