@@ -18,7 +18,6 @@ from framegate.contract.frame import Batch, Position, uniform_quality, uniform_t
 from framegate.contract.ports import Change
 
 TRIM, HEAD, DAMAGED = 11, 20, 15
-TRIM_ENTRY = "meta", b"trim"
 
 
 @pytest.fixture
@@ -54,5 +53,5 @@ def test_rows_deleted_after_the_newest_mark_was_written_are_not_called_damaged(o
 
 
 def test_store_that_cannot_say_what_it_deleted_names_all_that_is_missing(old: RocksDisk, tmp_path: Path) -> None:
-    old.write([(*TRIM_ENTRY, b"torn")])
+    old.write([("meta", b"trim", b"torn")])
     assert carried(old, tmp_path) == ([(1, TRIM - 1), (DAMAGED, DAMAGED)], 1, TRIM)
