@@ -6,6 +6,8 @@ One group commit carries their changes and the frames that need them, so that no
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from framegate.bus.catalogue import DurableCatalogue
 from framegate.bus.cursor import DurableCursors
 from framegate.bus.fault import FORMAT, damaged
@@ -17,7 +19,7 @@ from framegate.bus.marks import Marks
 from framegate.bus.options import StoreOptions
 from framegate.bus.rewinds import RewindBook
 from framegate.contract.errors import StoreFailed
-from framegate.contract.frame import Position
+from framegate.contract.frame import Int32Column, Position
 from framegate.contract.ports import Change, Disk
 
 FORMAT_VERSION = 1
@@ -65,6 +67,11 @@ class Books:
         self.rewinds.load()
         self.marks.load()
         return self.cursors.restore(mark.cursors)
+
+    @property
+    def is_named(self) -> Callable[[Int32Column], bool] | None:
+        """What a replay asks of each record; None where no name was ever lost."""
+        return self.catalogue.holds if self.catalogue.has_holes else None
 
     def trim_to(self, position: Position) -> None:
         """Rows below a position go; durable with the next group commit, and only then may they be deleted."""

@@ -64,7 +64,7 @@ def _copy_rows(
 ) -> dict[str, object]:
     books = Books(new, StoreOptions())
     books.load(NO_MARK._replace(tags=tags))
-    replay = Replay(old, books.layouts.column, _not_asked)
+    replay = Replay(old, books.layouts.column, _not_asked, books.catalogue.holds)
     first = max(first, _trim_of(old))
     rows, expected, trim = 0, first, first
     holes: list[tuple[int, int, str]] = []

@@ -12,10 +12,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import google_crc32c
+import numpy as np
 import orjson
 
 from framegate.bus.fault import damaged
-from framegate.contract.frame import Access, Tag, TagId, ValueType
+from framegate.contract.frame import Access, Int32Column, Tag, TagId, ValueType
 from framegate.contract.ports import Change, Disk
 
 TAGS_MAX = 2_000_000
@@ -38,6 +39,7 @@ class DurableCatalogue:
         self._indexes: dict[_Attributes, int] = {}
         self._stored = 0  # ids up to here are on their way to the store
         self._changed: set[int] = set()
+        self.has_holes = False  # some ids have lost their entries for good
 
     def load(self, at_least: int = 0) -> None:
         """Read the catalogue of the store.
@@ -56,6 +58,7 @@ class DurableCatalogue:
                 raise damaged(f"catalogue entry {number}", str(error)) from error
         self._reserve(at_least)
         self._stored = len(self)
+        self.has_holes = _HOLE in self._attributes[1:]
 
     def __len__(self) -> int:
         """Highest id; every id from 1 to here was given once."""
@@ -87,6 +90,14 @@ class DurableCatalogue:
     def find(self, name: str) -> Tag | None:
         tag_id = self._ids.get(name)
         return None if tag_id is None else self.tag(tag_id)
+
+    def holds(self, tag: Int32Column) -> bool:
+        """Whether the name of every id in a column is known."""
+        if not len(tag):
+            return True
+        if int(tag.min()) <= 0 or int(tag.max()) > len(self):
+            return False
+        return bool((np.frombuffer(self._attributes, np.uint32)[tag] != _HOLE).all())
 
     def names(self, after: int = 0) -> Iterator[tuple[TagId, str]]:
         """Ids above `after` with their names, ascending; lost entries are left out."""

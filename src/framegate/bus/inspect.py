@@ -118,7 +118,7 @@ class Verdict:
 def stat(folder: Path) -> StoreStat:
     """Facts of the log in a data folder; raises StoreFailed."""
     with _opened(folder) as (disk, books, mark):
-        replay = Replay(disk, books.layouts.column, _ignored)
+        replay = Replay(disk, books.layouts.column, _ignored, books.is_named)
         head = last_record(replay, books)
         oldest = next(replay.readable(books.trim, POSITION_MAX - 1), None)
         newest = None
@@ -153,7 +153,9 @@ def ls(folder: Path, after: int = 0, limit: int = 100) -> tuple[Entry, ...]:
     limit = min(limit, ENTRIES_MAX)
     with _opened(folder) as (disk, books, _):
         entries = [_gap_entry(gap) for gap in books.gaps.all() if gap.last > after][:limit]
-        records = Replay(disk, books.layouts.column, _ignored).readable(max(after + 1, 1), POSITION_MAX - 1)
+        records = Replay(disk, books.layouts.column, _ignored, books.is_named).readable(
+            max(after + 1, 1), POSITION_MAX - 1
+        )
         for placed in islice(records, limit):
             batch = placed.batch
             device = _device(books, int(batch.tag[0]))
@@ -171,7 +173,7 @@ def verify(folder: Path) -> Verdict:
 
     with _opened(folder) as (disk, books, mark):
         last = Position(max(mark.position, books.cursors.ceiling(), books.gaps.last_position(), books.trim - 1))
-        replay = Replay(disk, books.layouts.column, missing)
+        replay = Replay(disk, books.layouts.column, missing, books.is_named)
         expected = int(books.trim)
         for placed in replay.readable(books.trim, POSITION_MAX - 1):
             if placed.first > expected:

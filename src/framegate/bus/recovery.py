@@ -79,7 +79,7 @@ def recover(disk: Disk, books: Books, high_water: int, clock: Clock, log: Log) -
             lost += rows
             log.error("wal_damage", first_pos=first, last_pos=last, reason=why)
 
-    replay = Replay(disk, books.layouts.column, missing)
+    replay = Replay(disk, books.layouts.column, missing, books.is_named)
     last = last_record(replay, books)
     head = max(
         last, books.gaps.last_position(), books.cursors.ceiling(), Position(high_water), Position(books.trim - 1)
@@ -112,7 +112,11 @@ def last_record(replay: Replay, books: Books) -> Position:
 def check_tail(disk: Disk, books: Books, durable: Position) -> list[tuple[int, int, str]]:
     """After a failed sync: durable rows since the last mark that are not there, as first, last and reason."""
     lost: list[tuple[int, int, str]] = []
-    replay = Replay(disk, books.layouts.column, lambda first, last, why: lost.append((first, last, why)))
+
+    def missing(first: int, last: int, why: str) -> None:
+        lost.append((first, last, why))
+
+    replay = Replay(disk, books.layouts.column, missing, books.is_named)
     start = max(books.marks.last_at(durable), books.trim)
     for first, last in books.gaps.uncovered(start, durable):
         for _ in replay.verified(first, last):

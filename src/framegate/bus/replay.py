@@ -1,8 +1,9 @@
 """Replay: rows out of the store, each one verified, and every missing one named.
 
-A record counts when its check sum holds and it begins where the one before ended. What cannot be read is reported
-as a range and skipped: after a damaged block the next readable position is searched for, as an iterator ends there
-without a word (invariant I6). The same code serves connectors that lag, recovery and `edge wal verify`.
+A record counts when its check sum holds, it begins where the one before ended, and each of its tags has a name. What
+cannot be read is reported as a range and skipped: after a damaged block the next readable position is searched for, as
+an iterator ends there without a word (invariant I6). The same code serves connectors that lag, recovery and
+`edge wal verify`.
 """
 
 from __future__ import annotations
@@ -24,13 +25,21 @@ Missing = Callable[[int, int, str], None]
 class Replay:
     """Reads one store.
 
+    is_named    whether the names of a tag column are known; None: no name was ever lost
     on_missing  called for a range between two readable positions that is lost
     why         what the last record that could not be read was refused for
     """
 
-    def __init__(self, disk: Disk, layout: Callable[[int], Int32Column], on_missing: Missing) -> None:
+    def __init__(
+        self,
+        disk: Disk,
+        layout: Callable[[int], Int32Column],
+        on_missing: Missing,
+        is_named: Callable[[Int32Column], bool] | None = None,
+    ) -> None:
         self._disk = disk
         self._layout = layout
+        self._is_named = is_named
         self.on_missing = on_missing
         self.why = ""
 
@@ -72,6 +81,9 @@ class Replay:
                         placed = decode(key, data, self._layout)
                     except FrameBroken as error:
                         self.why = error.text
+                        continue
+                    if self._is_named is not None and not self._is_named(placed.batch.tag):
+                        self.why = "the names of its tags are lost"
                         continue
                     start = placed.last + 1  # where the next record begins: damage there hides nothing before it
                     yield placed

@@ -87,7 +87,7 @@ class Wal:
         self.pending_bytes = 0
         self.options = options
         self.books = books
-        self.replay = Replay(ground.disk, books.layouts.column, self._missing)
+        self.replay = Replay(ground.disk, books.layouts.column, self._missing, books.is_named)
         self._disk, self._worker, self._high_water = ground.disk, ground.worker, ground.high_water
         self._repair = ground.repair
         self._clock, self._log = clock, log

@@ -14,7 +14,7 @@ from framegate.bus.mark import NO_MARK
 from framegate.bus.options import StoreOptions
 from framegate.bus.record import encode, key_of
 from framegate.bus.rocks import RocksDisk
-from framegate.contract.frame import Batch, Position, uniform_quality, uniform_time
+from framegate.contract.frame import Batch, Position, ValueType, uniform_quality, uniform_time
 from framegate.contract.ports import Change
 
 TRIM, HEAD, DAMAGED = 11, 20, 15
@@ -26,6 +26,7 @@ def old(tmp_path: Path) -> Iterator[RocksDisk]:
     disk = RocksDisk(tmp_path / "old", create=True)
     books = Books(disk, StoreOptions())
     books.load(NO_MARK)
+    assert books.catalogue.intern("t", "d", ValueType.INT64, "", "R") == 1
     tag = np.ones(1, np.int32)
     layout = books.layouts.number(tag)
     frames: list[Change] = []
@@ -55,3 +56,9 @@ def test_rows_deleted_after_the_newest_mark_was_written_are_not_called_damaged(o
 def test_store_that_cannot_say_what_it_deleted_names_all_that_is_missing(old: RocksDisk, tmp_path: Path) -> None:
     old.write([("meta", b"trim", b"torn")])
     assert carried(old, tmp_path) == ([(1, TRIM - 1), (DAMAGED, DAMAGED)], 1, TRIM)
+
+
+def test_rows_whose_names_are_lost_are_named_in_a_gap(old: RocksDisk, tmp_path: Path) -> None:
+    nameless = Batch(np.full(1, 2, np.int32), np.zeros(1), uniform_quality(0), uniform_time(0), 1)
+    old.write([("frames", key_of(17), encode(key_of(17), nameless, 0))])
+    assert carried(old, tmp_path) == ([(DAMAGED, DAMAGED), (17, 17)], TRIM, 2)

@@ -24,7 +24,7 @@ from framegate.bus.record import key_of
 from framegate.bus.rocks import RocksDisk
 from framegate.bus.store import Store
 from framegate.contract.errors import StoreFailed
-from framegate.contract.frame import Batch, Gap, Placed, Position, uniform_quality, uniform_time
+from framegate.contract.frame import Batch, Gap, Placed, Position, ValueType, uniform_quality, uniform_time
 from framegate.testing.fakes import CollectingLog, FakeClock
 
 ROWS = 60
@@ -41,7 +41,7 @@ from pathlib import Path
 import numpy as np
 from framegate.bus.bus import Bus
 from framegate.bus.store import StoreOptions, open_store
-from framegate.contract.frame import Batch, Position, uniform_quality, uniform_time
+from framegate.contract.frame import Batch, Position, ValueType, uniform_quality, uniform_time
 from framegate.endpoint.clock import SystemClock
 from framegate.observe.log import make_log
 from framegate.observe.metrics import Metrics
@@ -52,7 +52,7 @@ async def main():
     clock, metrics, log = SystemClock(), Metrics(), make_log(level="error")
     store = await open_store(Path(sys.argv[1]), options, clock, log, metrics)
     bus = Bus(store.wal, lambda batch: (batch,), clock, log, metrics)
-    tag = np.arange(1, {ROWS} + 1, dtype=np.int32)
+    tag = np.array([store.catalogue.intern(f"t{{n}}", "d", ValueType.INT64, "", "R") for n in range({ROWS})], np.int32)
     for number in range({BATCHES}):
         value = np.arange({ROWS}, dtype=np.int64) + store.wal.head + 1
         bus.publish([Batch(tag, value, uniform_quality(0), uniform_time(0), 1)])
@@ -133,7 +133,8 @@ async def check(folder: Path, open_at: OpenAt, bus_on: BusOn) -> tuple[int, int]
     assert rows + lost == store.wal.head - cursor
     assert store.wal.head == total, "more is called lost than there was"
     bus = bus_on(store)
-    bus.publish([Batch(np.ones(1, np.int32), np.array([total + 1]), uniform_quality(0), uniform_time(0), 1)])
+    tag = np.full(1, store.catalogue.intern("t0", "d", ValueType.INT64, "", "R"), np.int32)
+    bus.publish([Batch(tag, np.array([total + 1]), uniform_quality(0), uniform_time(0), 1)])
     await bus.flush()
     [new] = bus.read(Position(total), 10)
     assert isinstance(new, Placed)

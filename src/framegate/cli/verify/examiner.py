@@ -19,7 +19,7 @@ import numpy as np
 from framegate.bus.bus import Bus
 from framegate.bus.store import Store, StoreOptions, open_store
 from framegate.contract.errors import GatewayError
-from framegate.contract.frame import Batch, Gap, Position, uniform_quality, uniform_time
+from framegate.contract.frame import Batch, Gap, Position, ValueType, uniform_quality, uniform_time
 from framegate.endpoint.clock import SystemClock
 from framegate.observe.log import make_log
 from framegate.observe.metrics import Metrics
@@ -133,7 +133,8 @@ def _bus(store: Store) -> Bus:
 
 def _publish(bus: Bus, store: Store, rows: int) -> None:
     value = np.arange(rows, dtype=np.int64) + store.wal.head + 1
-    tag = np.arange(1, rows + 1, dtype=np.int32)
+    intern = store.catalogue.intern
+    tag = np.array([intern(f"t{number}", "d", ValueType.INT64, "", "R") for number in range(rows)], np.int32)
     bus.publish([Batch(tag, value, uniform_quality(0), uniform_time(0), 1)])
 
 

@@ -145,7 +145,7 @@ class Witness:
 def read_back(disk: Disk, books: Books, head: int) -> tuple[list[Placed], list[law.Range]]:
     """Every record that can be read, and the ranges that cannot, from the oldest row kept to the head."""
     missing: list[law.Range] = []
-    replay = Replay(disk, books.layouts.column, lambda first, last, _why: missing.append((first, last)))
+    replay = Replay(disk, books.layouts.column, lambda first, last, _why: missing.append((first, last)), books.is_named)
     return [item for item in replay.verified(books.trim, head) if item.first >= books.trim], missing
 
 
