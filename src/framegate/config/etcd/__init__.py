@@ -10,7 +10,7 @@ Layout of the keys: generation.py. Requests: client.py, answers.py. Start here: 
 
 from __future__ import annotations
 
-from framegate.config.etcd.centre import Centre, Head, instances, is_same
+from framegate.config.etcd.centre import Centre, Head, is_same
 from framegate.config.etcd.client import Client
 from framegate.config.etcd.follower import Applier, Follower, following
 from framegate.config.etcd.generation import Manifest, digest_of, time_text
@@ -29,7 +29,6 @@ __all__ = [
     "Report",
     "digest_of",
     "following",
-    "instances",
     "is_same",
     "read_options",
     "time_text",

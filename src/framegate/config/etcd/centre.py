@@ -7,10 +7,10 @@ learns it at its first chunk, and a generation is never a mixture. Old ones go, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from framegate.config.etcd.client import Client, is_absent, is_unchanged, put_of, removal_of
+from framegate.config.etcd.client import TRANSFER_S_MAX, Client, is_absent, is_unchanged, put_of, removal_of
 from framegate.config.etcd.generation import (
     AUTHOR_CHARACTERS_MAX,
     GENERATION_MAX,
@@ -88,7 +88,8 @@ class Centre:
             where = f"{table}.yml of generation {manifest.generation}"
             entry, chunks = manifest.entries[table], []
             for number in range(entry.chunks):
-                found = await self.client.range(f"{self._prefix(manifest.generation)}{table}/{number}")
+                key = f"{self._prefix(manifest.generation)}{table}/{number}"
+                found = await self.client.range(key, seconds=TRANSFER_S_MAX)
                 if not found.rows:
                     raise damaged(where, f"chunk {number} of {entry.chunks} is missing")
                 chunks.append(found.rows[0].value)
@@ -113,7 +114,7 @@ class Centre:
     async def reports(self) -> list[Report]:
         """What each gateway that is alive made of its head, by name; what cannot be read is passed over."""
         prefix = f"{self.root}applied/"
-        found = await self.client.range(prefix, is_prefix=True, limit=REPORTS_MAX)
+        found = await self.client.range(prefix, is_prefix=True, limit=REPORTS_MAX, seconds=TRANSFER_S_MAX)
         known = (
             read_report(row.key.removeprefix(prefix), row.value)
             for row in found.rows
@@ -179,15 +180,6 @@ class Centre:
 def is_same(manifest: Manifest, tables: Mapping[Table, bytes]) -> bool:
     """Whether a generation holds exactly these tables."""
     return manifest.sha256 == digest_of(tables)
-
-
-def instances(reports: Sequence[Report], generation: int) -> list[str]:
-    """Who reports about a generation, with the verdict where it is not the good one."""
-    return [
-        report.instance if report.verdict == "applied" else f"{report.instance} ({report.verdict})"
-        for report in reports
-        if report.generation == generation
-    ]
 
 
 def _lost(what: str) -> Busy:

@@ -91,11 +91,18 @@ class Client:
     # -- verbs ------------------------------------------------------------------------------------------------------
 
     async def range(
-        self, key: str, *, is_prefix: bool = False, limit: int = 1, keys_only: bool = False, newest_first: bool = False
+        self,
+        key: str,
+        *,
+        is_prefix: bool = False,
+        limit: int = 1,
+        keys_only: bool = False,
+        newest_first: bool = False,
+        seconds: float = REQUEST_S_MAX,
     ) -> Found:
         """One key, or all that begin with it, as the majority of the cluster has them.
 
-        limit   rows at most;  newest_first  by creation, else by key
+        limit   rows at most;  newest_first  by creation, else by key;  seconds  for the whole answer
         raises  NotConnected, FrameBroken, Misconfigured, GatewayError - see answers.py; so do all verbs
         """
         body: dict[str, Any] = {"key": _text(key), "limit": str(limit), "keys_only": keys_only}
@@ -103,7 +110,7 @@ class Client:
             body["range_end"] = _text(key[:-1] + chr(ord(key[-1]) + 1))
         if newest_first:
             body |= {"sort_order": "DESCEND", "sort_target": "CREATE"}
-        answer = await self._ask("/v3/kv/range", body, seconds=REQUEST_S_MAX if keys_only else TRANSFER_S_MAX)
+        answer = await self._ask("/v3/kv/range", body, seconds=seconds)
         header = answers.record(answer, "header", self.where)
         rows = answers.rows_of(answer, self.where)
         if len(rows) > limit:

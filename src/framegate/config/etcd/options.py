@@ -18,10 +18,11 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
-from framegate.config.explain import findings_of
+from framegate.config.explain import Finding, findings_of
 from framegate.config.problems import Problems
 from framegate.config.schema import Check
 from framegate.config.yaml import Flaw, load_yaml
@@ -74,7 +75,7 @@ def read_options(file: Path) -> CentreOptions:
         if not isinstance(document.value, dict):
             problems.add_flaw(NAME, Flaw(1, 1, "E1108", "the file is no mapping; it begins with `endpoints: [...]`"))
         else:
-            for finding in findings_of(_check(), raw):
+            for finding in map(_discreet, findings_of(_check(), raw), repeat(raw)):
                 problems.add(NAME, finding.path, finding.code, finding.text, at_key=finding.code == "E1106")
     if not problems:
         options = _options(raw, file.parent)
@@ -108,6 +109,18 @@ def _read(file: Path) -> bytes:
         text = f"{file} is larger than {FILE_BYTES_MAX >> 10} KiB; it holds a few lines only"
         raise Misconfigured(text, code="E1170")
     return data
+
+
+def _discreet(finding: Finding, raw: Mapping[str, Any]) -> Finding:
+    """The finding without the value at fault, where that may hold a secret."""
+    path = finding.path
+    if path[:1] == ("endpoints",) and "@" in str(raw["endpoints"]):
+        text = "no user name or password stands in an address; write them under `credentials:`"
+        return Finding(path, "E2005", text)
+    if path[-1:] in {("username",), ("password",), ("key_password",)} or path == ("credentials",):
+        if finding.code not in {"E1106", "E1107"}:
+            return Finding(path, finding.code, 'it must be text, such as "${env:ETCD_PASSWORD}"')
+    return finding
 
 
 def _options(raw: Mapping[str, Any], base: Path) -> CentreOptions:
