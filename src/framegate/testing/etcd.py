@@ -25,17 +25,17 @@ class Etcd:
     port  clients' port, plain or TLS
     """
 
-    def __init__(self, folder: Path, *, tls: tuple[str, ...] = (), control: tuple[str, ...] = ()) -> None:
+    def __init__(self, folder: Path, *, tls: tuple[str, ...] = (), control_options: tuple[str, ...] = ()) -> None:
         """Nothing runs before start().
 
-        tls      options of etcd for TLS: --cert-file=..., --key-file=..., --trusted-ca-file=..., --client-cert-auth
-        control  options of etcdctl for the same: --cacert=..., --cert=..., --key=...
+        tls              options of etcd: --cert-file=..., --key-file=..., --trusted-ca-file=..., --client-cert-auth
+        control_options  options of etcdctl: --cacert=..., --cert=..., --key=..., --user=...
         """
         assert PROGRAM is not None, "etcd is not installed"
         self.port = free_port()
         self._peer_port = free_port()
         self._folder = folder / f"etcd-{self.port}"
-        self._tls, self._control = tls, control
+        self._tls, self.control_options = tls, control_options
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -59,7 +59,7 @@ class Etcd:
     ) -> subprocess.CompletedProcess[str]:
         """Run etcdctl against it."""
         return subprocess.run(
-            [str(CONTROL_PROGRAM), f"--endpoints={self.url}", *self._control, *words],
+            [str(CONTROL_PROGRAM), f"--endpoints={self.url}", *self.control_options, *words],
             env={**os.environ, "ETCDCTL_API": "3"},
             input=text,
             capture_output=True,

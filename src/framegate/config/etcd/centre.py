@@ -38,7 +38,10 @@ REPORTS_MAX = 256
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What is to run. `generation` None: nothing was published. `mod_revision` changes whenever it is written."""
+    """What is to run. `mod_revision` changes whenever it is written, and is 0 while it never was.
+
+    generation  None: nothing was published, or what was written is no number
+    """
 
     generation: int | None
     mod_revision: int
@@ -60,16 +63,11 @@ class Centre:
         return f"{self.root}gen/{generation}/"
 
     async def head(self) -> Head:
-        """What is to run now. Raises Misconfigured E1178 when the head holds no number."""
+        """What is to run now."""
         found = await self.client.range(self.head_key)
         if not found.rows:
             return Head(None, 0, found.revision)
-        row = found.rows[0]
-        number = number_from(row.value)
-        if number is None:
-            text = f"{self.head_key} in etcd holds no generation number; write one with `edge cfg push --generation N`"
-            raise Misconfigured(text, code="E1178")
-        return Head(number, row.mod_revision, found.revision)
+        return Head(number_from(found.rows[0].value), found.rows[0].mod_revision, found.revision)
 
     async def manifest(self, generation: int) -> Manifest:
         """Raises Misconfigured E1177 - never published, or removed since; E1178."""
@@ -130,9 +128,9 @@ class Centre:
         raises  Busy E1176 - somebody else published meanwhile; nothing of theirs was touched
         """
         numbers = await self._numbers(only_published=False)
-        generation = max((*numbers, seen.generation or 0)) + 1
+        generation = max(numbers, default=0) + 1
         if generation > GENERATION_MAX:
-            raise damaged(self.head_key, "there is no higher generation number")
+            raise damaged(f"{self.root}gen/", "there is no higher generation number")
         packed = {table: pack(tables[table]) for table in TABLES}
         for table in TABLES:
             for number, chunk in enumerate(packed[table].chunks):

@@ -278,12 +278,13 @@ class Client:
             ) as response:
                 yield response
         except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout) as error:
-            raise self._never_left(where, error) from error
-        except httpx2.RequestError as error:
-            what = str(error) or type(error).__name__
-            raise NotConnected(
-                f"{where}: the connection broke ({what}); check etcd and network", code="E1171"
-            ) from error
+            text = f"{where}: cannot be reached ({_words(error)}); check address, network and etcd"
+            raise self._tls_refusal(where, error, text, _NeverLeft) from error
+        except (httpx2.RequestError, ssl.SSLError, ConnectionError) as error:
+            text = f"{where}: the connection broke ({_words(error)}); check etcd and network"
+            if where.startswith("https:") and self._options.tls.cert is None:
+                text += ", and name a certificate as tls.cert if etcd asks for one (--client-cert-auth)"
+            raise self._tls_refusal(where, error, text, NotConnected) from error
 
     async def _ready(self) -> httpx2.AsyncClient:
         if self._http is None:
@@ -298,19 +299,23 @@ class Client:
             self._http = httpx2.AsyncClient(verify=context, trust_env=False, limits=limits)
         return self._http
 
-    def _never_left(self, where: str, error: Exception) -> NotConnected:
+    def _tls_refusal(self, where: str, error: Exception, text: str, kind: type[NotConnected]) -> NotConnected:
+        """What TLS has to say where it was the reason, even after the handshake (RFC 8446, 4.4.2.4); else the text."""
         cause: BaseException | None = error
         while cause is not None:
             if isinstance(cause, ssl.SSLError):
                 refused = tls_refusal(where, cause, self._options.tls.minimum.value)
-                return _NeverLeft(refused.text, code=refused.stable_code)
+                return kind(refused.text, code=refused.stable_code)
             cause = cause.__cause__ or cause.__context__
-        what = str(error) or "it does not answer"
-        return _NeverLeft(f"{where}: cannot be reached ({what}); check address, network and etcd", code="E1171")
+        return kind(text, code="E1171")
 
 
 class _NeverLeft(NotConnected):
     """The request did not reach the member: another one may be asked without doubt."""
+
+
+def _words(error: Exception) -> str:
+    return str(error) or type(error).__name__
 
 
 async def _bounded(response: httpx2.Response, where: str) -> bytes:

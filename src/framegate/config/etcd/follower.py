@@ -15,7 +15,7 @@ from typing import Protocol
 
 from framegate.config.etcd.centre import Centre, Head
 from framegate.config.etcd.client import Client
-from framegate.config.etcd.generation import Manifest, digest_of
+from framegate.config.etcd.generation import Manifest, damaged, digest_of
 from framegate.config.etcd.options import CentreOptions
 from framegate.config.etcd.report import Reporter, make_report
 from framegate.config.schema import Table
@@ -164,12 +164,15 @@ class Follower:
 
     async def _settle(self, head: Head) -> None:
         """Make what runs agree with the head, once for each time that the head was written."""
-        if head.generation is None:
-            self._tell_nothing(head)
-            return
         if self._settled is not None and head.mod_revision == self._settled.mod_revision:
             return
+        if head.mod_revision == 0:
+            self._settled = head
+            self._log.warning("centre_empty", head=self._centre.head_key)
+            return
         try:
+            if head.generation is None:
+                raise damaged(self._centre.head_key, "it holds no generation number")
             manifest = await self._centre.manifest(head.generation)
             sha256 = manifest.sha256
             error = await self._apply(manifest)
@@ -179,7 +182,7 @@ class Follower:
             sha256, error = "", refused
         if error is None or isinstance(error, Misconfigured):
             self._settled = head
-        self._report(head.generation, sha256, error)
+        self._report(head.generation or 0, sha256, error)
 
     async def _apply(self, manifest: Manifest) -> GatewayError | None:
         """Have a generation applied, unless just these tables run already; what kept it from being so."""
@@ -209,11 +212,6 @@ class Follower:
                 "centre_refused", generation=generation, running=self._running, problems=list(report.problems)
             )
         self._reporter.tell(report)
-
-    def _tell_nothing(self, head: Head) -> None:
-        if self._settled is None or self._settled.generation is not None:
-            self._settled = head
-            self._log.warning("centre_empty", head=self._centre.head_key)
 
     def _stands(self) -> None:
         """The watch stands: etcd is back, or there at all."""

@@ -117,9 +117,9 @@ def _discreet(finding: Finding, raw: Mapping[str, Any]) -> Finding:
     if path[:1] == ("endpoints",) and "@" in str(raw["endpoints"]):
         text = "no user name or password stands in an address; write them under `credentials:`"
         return Finding(path, "E2005", text)
-    if path[-1:] in {("username",), ("password",), ("key_password",)} or path == ("credentials",):
-        if finding.code not in {"E1106", "E1107"}:
-            return Finding(path, finding.code, 'it must be text, such as "${env:ETCD_PASSWORD}"')
+    is_secret = path[:1] == ("credentials",) or path[-1:] == ("key_password",)
+    if is_secret and finding.code not in {"E1106", "E1107"}:
+        return Finding(path, finding.code, 'it must be text, such as "${env:ETCD_PASSWORD}"')
     return finding
 
 

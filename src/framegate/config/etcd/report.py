@@ -40,7 +40,10 @@ _SECRETS = ("password", "secret", "token", "key", "credential", "passphrase")
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One gateway's word on one generation. `running` None: what it runs is not from the centre."""
+    """One gateway's word on one generation, 0 where the head names none.
+
+    running  None: what it runs is not from the centre
+    """
 
     instance: str
     generation: int
