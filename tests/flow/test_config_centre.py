@@ -32,7 +32,7 @@ from framegate.endpoint.clock import SystemClock
 from framegate.endpoint.endpoint import CredentialsReference
 from framegate.observe.metrics import Metrics
 from framegate.runtime.discover import Plugins, discover
-from framegate.testing.etcd import IS_INSTALLED, Etcd
+from framegate.testing.etcd import IS_INSTALLED, Etcd, make_cluster
 from framegate.testing.fakes import CollectingLog
 from framegate.testing.fault_proxy import FaultProxy
 
@@ -400,6 +400,31 @@ async def test_change_behind_a_cut_network_arrives_within_seconds(stage: Stage, 
     finally:
         await proxy.close()
     assert stage.applier.running() == stage.tables(4)
+
+
+async def test_cluster_is_followed_while_most_of_its_members_run(tmp_path: Path, plugins: Plugins) -> None:
+    members = make_cluster(tmp_path, 3)
+    try:
+        for member in members:
+            member.launch()
+        for member in members:
+            member.wait()
+        stage = Stage(tmp_path, members[2], plugins)
+        stage.options = replace(stage.options, endpoints=tuple(member.url for member in members))
+        await stage.publish(1)
+        async with stage.followed() as follower:
+            await until(lambda: follower.running == 1)
+            members[0].kill()  # the one that is being asked
+            await stage.publish(2)
+            await until(lambda: follower.running == 2, CONVERGE_S_MAX)
+            members[0].start()
+            members[1].pause()
+            await stage.publish(3)
+            await until(lambda: follower.running == 3, CONVERGE_S_MAX)
+            members[1].resume()
+    finally:
+        for member in members:
+            member.kill()
 
 
 async def test_paused_etcd_is_lost_and_found(stage: Stage) -> None:

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from framegate.testing.plant import free_port
@@ -20,7 +21,7 @@ IS_INSTALLED = PROGRAM is not None and CONTROL_PROGRAM is not None
 
 
 class Etcd:
-    """One member that is a cluster by itself. Its data outlive stop(), kill() and start(), on the same ports.
+    """One member, by default a cluster by itself. Its data outlive stop(), kill() and start(), on the same ports.
 
     port  clients' port, plain or TLS
     """
@@ -33,22 +34,34 @@ class Etcd:
         """
         assert PROGRAM is not None, "etcd is not installed"
         self.port = free_port()
-        self._peer_port = free_port()
-        self._folder = folder / f"etcd-{self.port}"
-        self._tls, self.control_options = tls, control_options
+        self.peer_url = f"http://127.0.0.1:{free_port()}"
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
+        self.control_options = control_options
+        self.cluster: Sequence[Etcd] = (self,)
+        self._folder = folder / f"etcd-{self.port}"
+        self._tls = tls
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Run, and return once it answers."""
-        peer = f"http://127.0.0.1:{self._peer_port}"
+        self.launch()
+        self.wait()
+
+    def launch(self) -> None:
+        """Run; a member of a larger cluster answers once most of the others run."""
+        members = ",".join(f"etcd-{member.port}={member.peer_url}" for member in self.cluster)
         command = [
-            str(PROGRAM), "--name=test", f"--data-dir={self._folder}", f"--listen-client-urls={self.url}",
-            f"--advertise-client-urls={self.url}", f"--listen-peer-urls={peer}", "--log-level=error",
-            f"--initial-advertise-peer-urls={peer}", f"--initial-cluster=test={peer}", *self._tls,
+            str(PROGRAM), f"--name=etcd-{self.port}", f"--data-dir={self._folder}", "--log-level=error",
+            f"--listen-client-urls={self.url}", f"--advertise-client-urls={self.url}",
+            f"--listen-peer-urls={self.peer_url}", f"--initial-advertise-peer-urls={self.peer_url}",
+            f"--initial-cluster={members}", *self._tls,
         ]  # fmt: skip
-        with (self._folder.parent / f"etcd-{self.port}.log").open("ab") as log:
+        with self._folder.with_suffix(".log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
+
+    def wait(self) -> None:
+        """Return once it answers."""
+        assert self._process is not None
         deadline = time.monotonic() + START_S_MAX
         while self.control("endpoint", "health", is_checked=False).returncode != 0:
             assert self._process.poll() is None, "etcd ended by itself"
@@ -97,3 +110,11 @@ class Etcd:
     def _signal(self, number: int) -> None:
         assert self._process is not None
         self._process.send_signal(number)
+
+
+def make_cluster(folder: Path, members: int) -> list[Etcd]:
+    """Members that are one cluster; all are launched before the first can answer."""
+    made = [Etcd(folder) for _ in range(members)]
+    for member in made:
+        member.cluster = made
+    return made
