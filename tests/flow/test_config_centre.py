@@ -11,7 +11,9 @@ import base64
 import contextlib
 import hashlib
 import json
+import os
 import random
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -41,6 +43,8 @@ pytestmark = pytest.mark.skipif(not IS_INSTALLED, reason="etcd and etcdctl are n
 CONVERGE_S_MAX = 5.0
 """From the moment that etcd can be reached again to the newest generation."""
 WAIT_S_MAX = 20.0
+OUTAGES = int(os.environ.get("EDGE_CENTRE_OUTAGES", "6"))
+"""Outages of the campaign; about 4 s each."""
 ROOT = "edge/plant1/line4/"
 
 
@@ -199,6 +203,21 @@ async def test_large_table_comes_in_chunks_and_arrives_whole(stage: Stage) -> No
     chunks = [key for key in stage.control("get", ROOT, "--prefix", "--keys-only").split() if "/variables/" in key]
     assert len(chunks) >= 2
     assert stage.applier.running() == tables
+
+
+async def test_thin_line_is_slow_and_not_broken(stage: Stage) -> None:
+    noise = random.Random(3).randbytes(700_000).hex().encode()
+    proxy = FaultProxy(stage.etcd.port)
+    await proxy.listen()
+    proxy.bytes_per_s = 300_000  # a megabyte in base64 takes longer than any silence that is borne
+    try:
+        async with stage.centre(stage.options_at(f"http://127.0.0.1:{proxy.port}")) as centre:
+            tables = stage.tables(1) | {"variables": b"# " + noise}
+            seen = await centre.head()
+            await centre.publish(tables, author="ann", reason="", time_ns=1, seen=seen)
+            assert await centre.tables(await centre.manifest(1)) == tables
+    finally:
+        await proxy.close()
 
 
 async def test_two_publishers_at_once_one_wins_and_nothing_is_mixed(stage: Stage) -> None:
@@ -437,6 +456,55 @@ async def test_paused_etcd_is_lost_and_found(stage: Stage) -> None:
         stage.etcd.resume()
         await stage.publish(2)
         await until(lambda: follower.running == 2, CONVERGE_S_MAX)
+
+
+async def fault(stage: Stage, proxy: FaultProxy, dice: random.Random) -> None:
+    """One outage of a random kind while the head moves; etcd can be reached when it returns."""
+    kind = dice.choice(("kill", "pause", "black hole", "refuse", "reset"))
+    if kind == "kill":
+        stage.etcd.kill()
+        await asyncio.sleep(dice.uniform(0.0, 3.0))
+        stage.etcd.start()
+    elif kind == "pause":
+        stage.etcd.pause()
+        await asyncio.sleep(dice.uniform(0.0, 4.0))
+        stage.etcd.resume()
+    elif kind == "reset":
+        proxy.reset()
+    proxy.is_black_hole = kind == "black hole"
+    if kind == "refuse":
+        await proxy.close()
+    for _ in range(dice.randint(1, 3)):
+        await stage.publish(dice.randint(1, 1_000_000))
+        await asyncio.sleep(dice.uniform(0.0, 1.5))
+        stage.control("put", f"{ROOT}head", "1")
+    await stage.publish(dice.randint(1, 1_000_000))
+    revision = json.loads(stage.control("get", f"{ROOT}head", "--write-out=json"))["header"]["revision"]
+    if dice.random() < 0.5:
+        stage.control("compact", str(revision))
+    proxy.is_black_hole = False
+    if kind == "refuse":
+        await proxy.listen()
+
+
+@pytest.mark.campaign
+async def test_random_outages_end_on_the_newest_generation_within_seconds(stage: Stage) -> None:
+    seed = random.SystemRandom().randrange(1 << 32)
+    sys.stderr.write(f"seed {seed}\n")
+    dice = random.Random(seed)
+    await stage.publish(1)
+    proxy = FaultProxy(stage.etcd.port)
+    await proxy.listen()
+    try:
+        async with stage.followed(stage.options_at(f"http://127.0.0.1:{proxy.port}")) as follower:
+            for _ in range(OUTAGES):
+                await fault(stage, proxy, dice)
+                await until(partial(runs, follower, int(stage.value("head"))), CONVERGE_S_MAX)
+                newest = int(stage.value("head"))
+                async with stage.centre() as centre:
+                    assert await centre.tables(await centre.manifest(newest)) == stage.applier.running()
+    finally:
+        await proxy.close()
 
 
 async def test_watch_from_a_compacted_revision_says_so(stage: Stage) -> None:

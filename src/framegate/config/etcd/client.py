@@ -122,6 +122,7 @@ class Client:
 
         raises  NotConnected - also where it is not known whether they were
         """
+        # A thin line drains what the system has buffered long after it was written: the answer may take all the time.
         body = {"compare": list(compares), "success": list(operations)}
         answer = await self._ask("/v3/kv/txn", body, seconds=TRANSFER_S_MAX, is_repeatable=False)
         return answer.get("succeeded") is True
@@ -152,7 +153,7 @@ class Client:
         await self._log_in()
         where = self.where
         body = {"create_request": {"key": _text(key), "start_revision": str(revision)}}
-        async with self._stream(where, "/v3/watch", body, is_watch=True) as response:
+        async with self._stream(where, "/v3/watch", body, None) as response:
             if response.status_code != 200:
                 raise answers.refusal(await _bounded(response, where), response.status_code, where)
             async for line in _lines(response, where):
@@ -205,7 +206,7 @@ class Client:
         for _ in self._options.endpoints:
             where = self.where
             try:
-                return await self._exchange(where, path, body, seconds)
+                return await self._exchange(where, path, body, seconds, SILENCE_S_MAX if is_repeatable else seconds)
             except (NotConnected, FrameBroken) as error:
                 lost = error
                 self._member = (self._member + 1) % len(self._options.endpoints)
@@ -214,20 +215,18 @@ class Client:
         assert lost is not None
         raise lost
 
-    async def _exchange(self, where: str, path: str, body: Mapping[str, Any], seconds: float) -> Answer:
+    async def _exchange(
+        self, where: str, path: str, body: Mapping[str, Any], seconds: float, silence_s: float
+    ) -> Answer:
         try:
-            async with asyncio.timeout(seconds), self._stream(where, path, body) as response:
-                data = await _bounded(response, where)
+            async with asyncio.timeout(seconds):
+                return await self._received(where, path, body, silence_s)
         except TimeoutError:
-            raise NotConnected(
-                f"{where}: no answer within {seconds:g} s; check etcd and network", code="E1171"
-            ) from None
-        if response.status_code != 200:
-            raise answers.refusal(data, response.status_code, where)
-        return answers.parse(data, where)
+            text = f"{where}: no answer within {seconds:g} s; check etcd and network"
+            raise NotConnected(text, code="E1171") from None
 
-    async def _received(self, where: str, path: str, body: Mapping[str, Any]) -> Answer:
-        async with self._stream(where, path, body) as response:
+    async def _received(self, where: str, path: str, body: Mapping[str, Any], silence_s: float) -> Answer:
+        async with self._stream(where, path, body, silence_s) as response:
             data = await _bounded(response, where)
         if response.status_code != 200:
             raise answers.refusal(data, response.status_code, where)
@@ -256,9 +255,12 @@ class Client:
 
     @contextlib.asynccontextmanager
     async def _stream(
-        self, where: str, path: str, body: Mapping[str, Any], *, is_watch: bool = False
+        self, where: str, path: str, body: Mapping[str, Any], silence_s: float | None
     ) -> AsyncIterator[httpx2.Response]:
-        """A response whose head has come. What goes wrong on the way becomes NotConnected."""
+        """A response whose head has come. What goes wrong on the way becomes NotConnected.
+
+        silence_s  longest wait for a piece of the answer; None for a watch, which may have nothing to say for days
+        """
         import httpx2  # noqa: PLC0415 - 0.15 s that a gateway without a config centre does not spend
 
         http = await self._ready()
@@ -266,7 +268,7 @@ class Client:
         if self._token and path != "/v3/auth/authenticate":
             headers["Authorization"] = self._token
         name = self._options.tls.server_name
-        timeout = httpx2.Timeout(SILENCE_S_MAX, connect=CONNECT_S_MAX, read=None if is_watch else SILENCE_S_MAX)
+        timeout = httpx2.Timeout(SILENCE_S_MAX, connect=CONNECT_S_MAX, read=silence_s)
         try:
             async with http.stream(
                 "POST",

@@ -26,8 +26,8 @@ from framegate.runtime.backoff import Backoff
 
 PROBE_S = 2.0
 BACKOFF_FIRST_S = 0.2
-BACKOFF_MAX_S = 2.0
-"""Long enough for a rest, short enough to be back within 5 s of etcd."""
+BACKOFF_MAX_S = 1.5
+"""With the time that a request may hang, still within 5 s of etcd's return."""
 REFUSED_FIRST_S = 1.0
 REFUSED_MAX_S = 30.0
 """A login that is refused costs etcd a password hash each time."""
