@@ -27,6 +27,7 @@ import zstandard
 from framegate.config import load_tables, write_samples
 from framegate.config.etcd import Centre, CentreOptions, Client, Follower, following, read_options
 from framegate.config.etcd import centre as centre_module
+from framegate.config.etcd import follower as follower_module
 from framegate.config.etcd import report as report_module
 from framegate.config.schema import TABLES, Table
 from framegate.contract.errors import Busy, GatewayError, Misconfigured, NotConnected, StoreFailed
@@ -270,7 +271,10 @@ async def test_old_generations_go_and_the_head_stays(stage: Stage, monkeypatch: 
 # -- following --------------------------------------------------------------------------------------------------------
 
 
-async def test_gateway_takes_what_is_published_and_reports_it_under_a_lease(stage: Stage) -> None:
+async def test_gateway_takes_what_is_published_and_reports_it_under_a_lease(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follower_module, "PROBE_S", 600.0)  # the watch alone tells of it
     async with stage.followed() as follower:
         await until(lambda: stage.log.events("centre_empty"))
         await stage.publish(1)
