@@ -268,6 +268,18 @@ async def test_old_generations_go_and_the_head_stays(stage: Stage, monkeypatch: 
     assert caught.value.stable_code == "E1177"
 
 
+async def test_generation_that_becomes_the_head_while_old_ones_go_stays(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for mark in (1, 2, 3):
+        await stage.publish(mark)
+    monkeypatch.setattr(centre_module, "GENERATIONS_KEPT", 1)
+    async with stage.centre() as centre:
+        await centre.switch(1, await centre.head())
+        await centre._remove_old({1, 2, 3}, 3)
+        assert await centre.generations() == [3, 1]
+
+
 # -- following --------------------------------------------------------------------------------------------------------
 
 
@@ -343,6 +355,10 @@ async def test_bad_tables_are_refused_and_reported_without_secrets(stage: Stage)
         assert "generation 2" in follower.problem
         await asyncio.sleep(2.5)  # past a probe: it is not tried again and again
         assert stage.applier.refused == 1
+        stage.control("put", f"{ROOT}head", "1")
+        await until(lambda: stage.report().get("generation") == 1)
+        assert stage.report()["verdict"] == "applied"
+        assert len(stage.applier.taken) == 1  # it never ceased to run
         await stage.publish(3)
         await until(lambda: follower.running == 3)
         assert follower.problem == ""
