@@ -21,7 +21,6 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-import trustme
 import zstandard
 
 from framegate.config import load_tables, write_samples
@@ -556,7 +555,7 @@ async def test_report_goes_with_its_gateway_and_comes_back_after_a_lost_lease(
         assert await centre.reports() == []
 
 
-# -- login and TLS ----------------------------------------------------------------------------------------------------
+# -- login ------------------------------------------------------------------------------------------------------------
 
 
 def lock(etcd: Etcd) -> None:
@@ -621,61 +620,3 @@ async def test_gateway_that_is_let_in_late_needs_no_restart(stage: Stage) -> Non
         stage.control("user", "add", "late:late-pw")
         stage.control("user", "grant-role", "late", "gateway")
         await until(lambda: follower.running == 1)
-
-
-@pytest.fixture
-def tls_etcd(tmp_path: Path) -> Iterator[Etcd]:
-    """Etcd that shows a certificate and wants one. The server's serves as a client's too: etcd calls itself."""
-    ca = trustme.CA()
-    ca.cert_pem.write_to_path(tmp_path / "ca.pem")
-    trustme.CA().cert_pem.write_to_path(tmp_path / "other-ca.pem")
-    for name, certificate in (
-        ("server", ca.issue_cert("127.0.0.1", "etcd.example")), ("client", ca.issue_cert("gw.example")),
-    ):  # fmt: skip
-        certificate.private_key_and_cert_chain_pem.write_to_path(tmp_path / f"{name}.pem")
-    server = Etcd(
-        tmp_path,
-        tls=(
-            f"--cert-file={tmp_path}/server.pem", f"--key-file={tmp_path}/server.pem",
-            f"--trusted-ca-file={tmp_path}/ca.pem", "--client-cert-auth",
-        ),
-        control_options=(
-            f"--cacert={tmp_path}/ca.pem", f"--cert={tmp_path}/client.pem", f"--key={tmp_path}/client.pem",
-        ),
-    )  # fmt: skip
-    server.start()
-    try:
-        yield server
-    finally:
-        server.stop()
-
-
-async def test_tls_with_both_certificates_works_and_without_is_refused(
-    tmp_path: Path, tls_etcd: Etcd, plugins: Plugins
-) -> None:
-    stage = Stage(tmp_path, tls_etcd, plugins)
-
-    def options(**tls: str) -> CentreOptions:
-        file = tmp_path / "config-centre.yml"
-        section = ", ".join(f"{key}: {value}" for key, value in tls.items())
-        file.write_text(
-            f"endpoints: ['{tls_etcd.url}']\nsite: plant1\ngateway: line4\ninstance: box\ntls: {{{section}}}\n"
-        )
-        return read_options(file)
-
-    stage.options = options(ca="ca.pem", cert="client.pem", server_name="etcd.example")
-    async with stage.followed() as follower:
-        await stage.publish(1)
-        await until(lambda: follower.running == 1)
-    for tls, code in (
-        ({"ca": "other-ca.pem", "cert": "client.pem"}, "E2024"),
-        ({"ca": "ca.pem", "cert": "client.pem", "server_name": "else.example"}, "E2024"),
-    ):
-        async with stage.centre(options(**tls)) as centre:
-            with pytest.raises(NotConnected) as caught:
-                await centre.head()
-        assert caught.value.stable_code == code
-    async with stage.centre(options(ca="ca.pem")) as centre:
-        for _ in range(10):  # the refusal races with the request: an alert, or a broken pipe
-            with pytest.raises(NotConnected, match=r"tls\.cert"):
-                await centre.head()

@@ -14,11 +14,11 @@ VERBS: Mapping[str, str] = {
     "verify-delivery": "Break things on purpose and count what became of every row.",
     "check": "Check the tables, offline; shows every problem.",
     "init": "Write commented sample tables.",
-    "cfg": "The tables, and the config centre that keeps their generations.",
     "top": "Watch a running gateway: devices, connectors, log.",
     "tags": "Tags of a running gateway.",
     "wal": "The durable log.",
     "dlq": "Messages that a remote refused for good.",
+    "cfg": "The tables, and the config centre that keeps their generations.",
     "version": "Show the version.",
 }
 GROUPS: Mapping[str, Mapping[str, str]] = {
