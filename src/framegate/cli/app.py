@@ -18,9 +18,15 @@ VERBS: Mapping[str, str] = {
     "tags": "Tags of a running gateway.",
     "wal": "The durable log.",
     "dlq": "Messages that a remote refused for good.",
+    "cfg": "The tables, and the config centre that keeps their generations.",
     "version": "Show the version.",
 }
 GROUPS: Mapping[str, Mapping[str, str]] = {
+    "cfg": {
+        "push": "Publish the tables in the config centre (etcd).",
+        "pull": "Fetch a generation from the config centre.",
+        "centre": "Generations in the config centre, and what gateways made of them.",
+    },
     "tags": {"ls": "List tags and values.", "get": "Show tags by name.", "watch": "Follow changes."},
     "wal": {
         "stat": "How full it is, who lags.",
@@ -36,8 +42,13 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
     },
 }
 """Verbs of two words, by the first."""
-PLACES: Mapping[str, str] = {"verify-delivery": "framegate.cli.verify.command:verify_delivery"}
-"""Verbs that are no name of Python's, and where they are."""
+PLACES: Mapping[str, str] = {
+    "verify-delivery": "framegate.cli.verify.command:verify_delivery",
+    "cfg push": "framegate.cli.cfg_centre:push",
+    "cfg pull": "framegate.cli.cfg_centre:pull",
+    "cfg centre": "framegate.cli.cfg_centre:centre",
+}
+"""Verbs that are not found under their own name, and where they are."""
 
 
 def make_app() -> App:
@@ -60,5 +71,6 @@ def make_app() -> App:
 def _group(noun: str, text: str) -> App:
     group = App(name=noun, help=text)
     for verb, verb_text in GROUPS[noun].items():
-        group.command(f"framegate.cli.{noun}:{verb}", name=verb, help=verb_text)
+        place = PLACES.get(f"{noun} {verb}", f"framegate.cli.{noun}:{verb}")
+        group.command(place, name=verb, help=verb_text)
     return group

@@ -17,6 +17,11 @@ PROBLEMS_SHOWN_MAX = 1_001  # config keeps 1,000 and one line that counts the re
 
 _BY_CODE = {
     "E1119": exits.FAILED,  # init: files exist already; nothing is wrong with them
+    "E1172": exits.NOT_PERMITTED,
+    "E1173": exits.NOT_PERMITTED,
+    "E1177": exits.FAILED,
+    "E1178": exits.FAILED,
+    "E1183": exits.NOT_PERMITTED,
     "E4002": exits.NOT_PERMITTED,
     "E4003": exits.TRY_AGAIN,
     "E4024": exits.FAILED,
