@@ -17,6 +17,8 @@ VERBS: Mapping[str, str] = {
     "top": "Watch a running gateway: devices, connectors, log.",
     "tags": "Tags of a running gateway.",
     "wal": "The durable log.",
+    "alarms": "Alarms of a running gateway.",
+    "rule": "Local logic over tags: windows, alarms, scripts, models.",
     "dlq": "Messages that a remote refused for good.",
     "version": "Show the version.",
 }
@@ -28,6 +30,18 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "verify": "Read and check every record.",
         "rewind": "Deliver again to a remote that has lost what it acknowledged.",
     },
+    "alarms": {
+        "ls": "List alarms that stand or wait for an acknowledgement.",
+        "ack": "Acknowledge alarms.",
+        "reset": "Let a latched alarm go.",
+        "shelve": "Hide an alarm for a while.",
+        "unshelve": "Show a shelved alarm again.",
+        "suppress": "Hide an alarm until it is unsuppressed, because the plant's state makes it meaningless.",
+        "unsuppress": "Show a suppressed alarm again.",
+        "out-of-service": "Take an alarm out of service, for maintenance.",
+        "return": "Bring an alarm back into service.",
+    },
+    "rule": {"ls": "List rules and how they do.", "test": "Run rules against recorded values, offline."},
     "dlq": {
         "ls": "List them, with the reason.",
         "retry": "Send them again through the running gateway.",
@@ -36,6 +50,8 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
     },
 }
 """Verbs of two words, by the first."""
+WORDS: Mapping[str, str] = {"out-of-service": "out_of_service", "return": "return_", "test": "try_"}
+"""Second words that are no name of Python's, or one that pytest would take for its own."""
 PLACES: Mapping[str, str] = {"verify-delivery": "framegate.cli.verify.command:verify_delivery"}
 """Verbs that are no name of Python's, and where they are."""
 
@@ -60,5 +76,5 @@ def make_app() -> App:
 def _group(noun: str, text: str) -> App:
     group = App(name=noun, help=text)
     for verb, verb_text in GROUPS[noun].items():
-        group.command(f"framegate.cli.{noun}:{verb}", name=verb, help=verb_text)
+        group.command(f"framegate.cli.{noun}:{WORDS.get(verb, verb)}", name=verb, help=verb_text)
     return group

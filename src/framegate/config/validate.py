@@ -14,7 +14,7 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from framegate.config.endpoint_check import endpoint_problems
-from framegate.config.explain import findings_of
+from framegate.config.explain import Finding, findings_of, listed, suggestion
 from framegate.config.problems import Problems
 from framegate.config.references import RowReferences, VariableReferences, check_lanes, check_topic
 from framegate.config.rows import ConnectorRow, DriverRow, EndpointRow, GatewayRow, RuleRow, Tables, VariableRow
@@ -25,7 +25,7 @@ from framegate.config.tables import connector_row, driver_row, gateway_row, rule
 from framegate.config.variables import VariablesReader
 from framegate.config.warnings import warnings_of
 from framegate.config.yaml import Document, Flaw, Path, load_yaml
-from framegate.contract.errors import Misconfigured
+from framegate.contract.errors import Misconfigured, Problem
 from framegate.contract.plugin import Manifest
 
 
@@ -202,3 +202,29 @@ def _usable(section: str, rows: Mapping[str, Any], wrong: set[Path]) -> dict[str
 
 def _is_name(path: Path) -> bool:
     return len(path) == 2 and path[0] in ("endpoints", "drivers", "connectors", "rules")
+
+
+def load_rules(file: FilePath, only: str = "") -> list[RuleRow]:
+    """Rules of one file, a drivers.yml or one with the key `rules` alone, by themselves; tags are not looked at.
+
+    only    a rule's name; "" = all of them
+    raises  Misconfigured E5041 - the file cannot be read, holds no rules or not that one; E1000 with problems of rows
+    """
+    data = read_table(file.parent, file.name.removesuffix(".yml"))
+    document = load_yaml(data) if isinstance(data, bytes) else None
+    if document is None or not isinstance(document.value, dict) or not isinstance(document.value.get("rules"), dict):
+        why = data.text if isinstance(data, Finding) else "it holds no mapping `rules`"
+        raise Misconfigured(f"rules of {file}: {why}", code="E5041")
+    rules = document.value["rules"]
+    if only and only not in rules:
+        text = f"rules of {file}: no rule {only}{suggestion(only, rules)}; it has {listed(list(rules))}"
+        raise Misconfigured(text, code="E5041")
+    wanted = {name: row for name, row in rules.items() if only in {"", name}}
+    problems = [
+        Problem("drivers", finding.path, finding.code, f"{'.'.join(map(str, finding.path[1:]))}: {finding.text}")
+        for finding in findings_of(table_check("drivers"), {"drivers": {}, "rules": wanted})
+    ]
+    if problems or document.flaws:
+        flaws = [Problem("drivers", (), flaw.code, f"line {flaw.line}: {flaw.text}") for flaw in document.flaws]
+        raise Misconfigured(f"rules of {file} cannot work", problems=(*flaws, *problems))
+    return [rule_row(name, row) for name, row in wanted.items()]
