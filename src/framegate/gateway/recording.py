@@ -4,14 +4,13 @@ A recording is JSON lines, or a copy of a data folder:
 
     {"tag": "pump3.flow", "time": "2026-01-01T00:00:00Z", "value": 12.5, "quality": "Good"}
 
-`time` is ISO 8601 or ns since 1970 UTC; `quality` a StatusCode or its name, Good where it is absent. Rows that derived
-rows are inputs of other rules reach them as they would by the log. Time goes second by second, as on a live gateway.
+`time` is ISO 8601 or ns since 1970 UTC; `quality` a StatusCode or its name, Good where it is absent. Time goes second
+by second, as on a live gateway.
 """
 
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -107,23 +106,18 @@ def recorded(frames: Path) -> Iterator[tuple[Catalogue, Sequence[str], Iterator[
 def derive(
     entries: Sequence[Entry], batches: Iterable[Batch], catalogue: Catalogue, clock: Clock, log: Log
 ) -> Iterator[Batch]:
-    """What rules derive from rows, and from what other rules derived."""
+    """What rules derive from rows, and from each other."""
     engine = Engine(entries, catalogue, clock, log, TICKS_MAX)
-    position = 0
-    last_ns = 0
-    waiting: deque[Batch] = deque()
+    position = last_ns = 0
     for batch in batches:
-        waiting.append(batch)
         last_ns = max(last_ns, batch.gateway_time)
-        while waiting:
-            placed = Placed(Position(position + 1), waiting.popleft())
-            engine.feed(placed)
-            position = placed.last
-            engine.reach(position)
-            derived = list(engine.outputs)
-            engine.clear(())
-            waiting.extend(derived)
-            yield from derived
+        placed = Placed(Position(position + 1), batch)
+        engine.feed(placed)
+        position = placed.last
+        engine.reach(position)
+        derived = list(engine.outputs)
+        engine.clear(())
+        yield from derived
     engine.advance(math.ceil(last_ns / _NS) * _NS)  # the last second comes to its end
     yield from engine.outputs
 

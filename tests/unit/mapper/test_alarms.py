@@ -16,8 +16,9 @@ from .conftest import SECOND, START_NS, Stage
 
 GOOD, BAD = int(Quality.GOOD), int(Quality.BAD_TIMEOUT)
 
-# The alarm state transition diagram of ANSI/ISA-18.2-2016, clause on alarm states, by its letters: A normal, B unack,
-# C ack, D returned to normal unack, E latched unack, F latched ack, G shelved, H suppressed by design, I out of service.
+# The alarm state transition diagram of ANSI/ISA-18.2-2016 by its letters: A normal, B unacknowledged,
+# C acknowledged, D returned to normal unacknowledged, E and F latched, G shelved, H suppressed by design, I out of
+# service.
 LETTERS = dict(zip("ABCDEFGHI", State, strict=True))
 ISA_18_2 = {
     "A": "raise>B shelve>G suppress>H out-of-service>I",

@@ -73,11 +73,22 @@ class Scene:
 def test_rows_go_to_those_that_name_their_tag_and_derived_ones_only_to_those() -> None:
     one, every, derived = Recorder("one", [1]), Recorder("every"), Recorder("derived", [3])
     scene = Scene(one, every, derived)
-    for tag in (1, 2, scene.derived):
+    one.answer = [scene.batch(3, 7.0)]
+    for tag in (1, 2, scene.derived):  # the last one as it comes again by the log
         scene.feed(scene.batch(tag, float(tag)))
     assert [row for row in one.heard if row != 0] == [[1.0]]
     assert [row for row in every.heard if row != 0] == [[1.0], [2.0]]
-    assert [row for row in derived.heard if row != 0] == [[3.0]]
+    assert [row for row in derived.heard if row != 0] == [[7.0]]
+    assert [entry.is_bound for entry in scene.entries] == [True, False, True]
+
+
+def test_rules_that_feed_each_other_without_end_are_stopped() -> None:
+    rule = Recorder("r", [1, 3])
+    scene = Scene(rule)
+    rule.answer = [scene.batch(3, 7.0)]
+    scene.feed(scene.batch(1, 1.0))
+    assert len(rule.heard) == 2 + module.CHAIN_MAX
+    assert "E5025" in scene.entries[0].error
 
 
 def test_each_second_is_told_once_and_before_the_rows_of_that_second() -> None:

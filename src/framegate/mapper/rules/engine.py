@@ -2,12 +2,15 @@
 
 Pure but for the stop watch. Time is that of the log: a batch brings every whole second up to its gateway time with
 it, so that rows and ticks come in the same order whenever the log is read. In silence the host calls `advance`.
-Where rows come from, and how derived ones become durable, is host.py's business; `edge rule test` brings its own.
+Derived rows reach the rules that name them at once, in the same step, and are passed over when they come again by the
+log: what follows does not depend on how far behind the rules are. Where rows come from, and how derived ones become
+durable, is host.py's business; `edge rule test` brings its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -29,6 +32,8 @@ from framegate.contract.quality import Quality
 from framegate.mapper.rules.rule import FAULTS_MAX, STATE_BYTES_MAX, Rule, SeesGaps
 from framegate.observe.metrics import Counter, Metrics
 
+CHAIN_MAX = 8
+"""Rules one behind the other; the tables refuse longer chains as far as they can see them."""
 LAYOUTS_MAX = 4_096  # tag arrays whose takers are remembered; the oldest goes first
 OUTPUT_ROWS_MAX = 65_536
 """Rows that one call may answer with; more is a failure of the rule."""
@@ -49,11 +54,12 @@ class Entry:
     """One rule under supervision.
 
     position  last position whose rows it has taken;  ticked_ns: last second it was told
-    is_dirty  it knows more than its saved state;  has_derived: it answered since its state was saved
+    is_dirty  it knows more than its saved state
+    is_bound  its state must become durable with the rows that are derived now: it answered, or was given some of them
     """
 
     __slots__ = (
-        "call_s_max", "derived", "error", "failed_at", "faults", "faults_near", "has_derived", "is_dirty", "is_off",
+        "call_s_max", "derived", "error", "failed_at", "faults", "faults_near", "is_bound", "is_dirty", "is_off",
         "kind", "outputs", "position", "rows", "rule", "slow_calls", "slow_told_at", "ticked_ns",
     )  # fmt: skip
 
@@ -69,11 +75,19 @@ class Entry:
         self.call_s_max = 0.0
         self.failed_at = self.slow_told_at = float("-inf")
         self.error = ""
-        self.is_off = self.is_dirty = self.has_derived = False
+        self.is_off = self.is_dirty = self.is_bound = False
 
     @property
     def name(self) -> str:
         return self.rule.name
+
+
+class _Layout(NamedTuple):
+    """Who takes rows of one tag column; it holds the column, so that its identity cannot be given again."""
+
+    tag: Int32Column
+    takers: tuple[Entry, ...]
+    is_derived: bool
 
 
 class Engine:
@@ -96,7 +110,7 @@ class Engine:
         self.second_ns = 0
         self._catalogue, self._clock, self._log = catalogue, clock, log
         self._ticks_max = ticks_max
-        self._layouts: dict[int, tuple[Int32Column, tuple[Entry, ...]]] = {}
+        self._layouts: dict[int, _Layout] = {}
         self._takers: dict[int, list[Entry]] = {}
         for entry in self.entries:
             for tag in entry.rule.inputs:
@@ -108,9 +122,11 @@ class Engine:
     def feed(self, placed: Placed) -> None:
         """A batch of the log, in order; rules that know its rows already are passed over."""
         batch = placed.batch
+        if self._layout(batch.tag).is_derived:
+            return
         self.advance(batch.gateway_time)
         last = placed.last
-        for entry in self._takers_of(batch.tag):
+        for entry in self._layout(batch.tag).takers:
             if entry.is_off or last <= entry.position:
                 continue
             rest = batch if placed.first > entry.position else _from(batch, entry.position - placed.first + 1)
@@ -170,7 +186,7 @@ class Engine:
         """The outputs are on their way, and with them the states of these rules."""
         self.outputs = []
         for entry in saved:
-            entry.is_dirty = entry.has_derived = False
+            entry.is_dirty = entry.is_bound = False
 
     @property
     def output_rows(self) -> int:
@@ -184,19 +200,20 @@ class Engine:
                 entry.ticked_ns = now_ns
                 self._keep(entry, self._call(entry, lambda rule: rule.tick(now_ns)))
 
-    def _takers_of(self, tag: Int32Column) -> tuple[Entry, ...]:
+    def _layout(self, tag: Int32Column) -> _Layout:
         known = self._layouts.get(id(tag))
         if known is not None:
-            return known[1]
+            return known
         if len(self._layouts) >= LAYOUTS_MAX:
             del self._layouts[next(iter(self._layouts))]
         tags = np.unique(tag).tolist()
         found = {entry for one in tags for entry in self._takers.get(one, ())}
-        if self._greedy and not all(self._is_derived(one) for one in tags):
+        is_derived = bool(tags) and all(self._is_derived(one) for one in tags)
+        if not is_derived:
             found.update(self._greedy)
         takers = tuple(entry for entry in self.entries if entry in found)  # always in the order of the table
-        self._layouts[id(tag)] = (tag, takers)
-        return takers
+        layout = self._layouts[id(tag)] = _Layout(tag, takers, is_derived)
+        return layout
 
     def _is_derived(self, tag: int) -> bool:
         return self._catalogue.tag(tag).device.startswith("rule/")
@@ -215,12 +232,23 @@ class Engine:
             self._slow(entry, took_s)
         return batches
 
-    def _keep(self, entry: Entry, batches: Sequence[Batch]) -> None:
+    def _keep(self, entry: Entry, batches: Sequence[Batch], depth: int = 0) -> None:
+        """Note what a rule answered, and hand it to the rules that name it."""
         rows = rows_of(batches)
-        if rows:
-            entry.has_derived = entry.is_dirty = True
-            entry.derived.value += rows
-            self.outputs += [batch for batch in batches if len(batch.tag)]
+        if not rows:
+            return
+        entry.is_bound = entry.is_dirty = True
+        entry.derived.value += rows
+        self.outputs += [batch for batch in batches if len(batch.tag)]
+        takers = [(batch, taker) for batch in batches for taker in self._layout(batch.tag).takers if not taker.is_off]
+        if takers and depth >= CHAIN_MAX:
+            text = f"it stands behind {CHAIN_MAX} rules, each fed by the one before"
+            self._failed(entry, Misconfigured(text, code="E5025"))
+            return
+        for batch, taker in takers:
+            taker.is_bound = taker.is_dirty = True
+            taker.rows.value += len(batch.tag)
+            self._keep(taker, self._call(taker, lambda rule, batch=batch: rule.take(batch)), depth + 1)  # type: ignore[misc]
 
     def _slow(self, entry: Entry, took_s: float) -> None:
         entry.slow_calls.value += 1
@@ -245,7 +273,7 @@ class Engine:
         if entry.is_off:
             return
         entry.is_off = True
-        entry.is_dirty = entry.has_derived = False
+        entry.is_dirty = entry.is_bound = False
         self._log.error("rule_off", rule=entry.name, faults=entry.faults.value, reason=entry.error)
         self.outputs += _bad(entry.outputs, self._catalogue, self.second_ns or self._clock.now_ns())
 

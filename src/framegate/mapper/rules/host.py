@@ -3,9 +3,9 @@
     durable rows -> rules -> derived rows + states -> one group commit -> cursor
 
 Derived once, also across a kill at any moment: rows that a rule derived, its state and the place up to which it has
-taken rows become durable in one piece (docs/decisions/0012). A rule that derives is saved at once, the others every
-SAVE_INTERVAL_S; then all of them have reached one place, and only from there on are rows kept for them. While the log
-takes nothing, no row is taken: nothing is lost, rules are late.
+taken rows become durable in one piece (docs/decisions/0012). A rule that derives, or is given what was derived, is
+saved at once, the others every SAVE_INTERVAL_S; then all of them have reached one place, and only from there on are
+rows kept for them. While the log takes nothing, no row is taken: nothing is lost, rules are late.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ class RuleHost:
         self._cursors.load(CURSOR)
         gone = set(self._states) - {PLACE, *keep} - {entry.name for entry in self.engine.entries}
         self._dropped = [RuleState(name, Position(0), None) for name in sorted(gone)]
-        self.engine.second_ns = min([entry.ticked_ns for entry in self.engine.entries if entry.ticked_ns], default=0)
+        self.engine.second_ns = min([entry.ticked_ns for entry in self.engine.entries], default=0)
         for entry in new:
             entry.is_dirty = True
         self._log.info(
@@ -232,7 +232,7 @@ class RuleHost:
 
     def _commit(self, *, is_place: bool) -> None:
         """Hand derived rows and states to the log; refused, they wait and no further row is taken."""
-        entries = [entry for entry in self.engine.entries if entry.has_derived or (is_place and entry.is_dirty)]
+        entries = [entry for entry in self.engine.entries if entry.is_bound or (is_place and entry.is_dirty)]
         saved = self.engine.saved(entries)
         states = [
             RuleState(entry.name, entry.position, entry.ticked_ns.to_bytes(_TICK_BYTES, "big") + data)
