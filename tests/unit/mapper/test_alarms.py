@@ -131,7 +131,7 @@ def test_delays_swallow_what_does_not_last() -> None:
 def test_a_latched_alarm_stands_until_it_is_acknowledged_and_reset() -> None:
     bench = Bench(high=80.0, latch=True)
     bench.give(90.0, 10.0)
-    with pytest.raises(DeviceRefused, match="it is latched_unack; possible now: ack, shelve"):
+    with pytest.raises(DeviceRefused, match="latched_unack; possible now: ack, shelve"):
         bench.do("high", "reset")
     bench.do("high", "ack")
     bench.do("high", "reset")
@@ -232,9 +232,7 @@ def test_a_clock_that_is_set_back_does_not_stop_delays() -> None:
 
 def test_what_cannot_be_operated_says_what_can() -> None:
     bench = Bench(high=80.0)
-    with pytest.raises(
-        DeviceRefused, match="E5035 alarm tank.high: it is normal; possible now: shelve, suppress, out-of-service"
-    ):
+    with pytest.raises(DeviceRefused, match="it is normal; possible now: shelve, suppress, out-of-service"):
         bench.do("high", "ack")
     with pytest.raises(DeviceRefused, match="E5034"):
         bench.do("low", "ack")

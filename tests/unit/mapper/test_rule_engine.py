@@ -13,6 +13,7 @@ from framegate.contract.frame import Batch, Placed, Position, TagId, ValueType, 
 from framegate.contract.quality import Quality
 from framegate.mapper.rules import engine as module
 from framegate.mapper.rules.engine import Engine, Entry
+from framegate.mapper.rules.rule import FAULTS_MAX
 from framegate.observe.metrics import Metrics
 from framegate.testing.fakes import FakeClock
 
@@ -125,7 +126,7 @@ def test_a_rule_that_fails_is_switched_off_and_what_it_published_is_bad(error: E
     scene = Scene(weak, strong, outputs=[3, 4])
     for value in range(5):
         scene.feed(scene.batch(1, float(value)))
-    assert len([row for row in weak.heard if row != 0]) == module.FAULTS_MAX
+    assert len([row for row in weak.heard if row != 0]) == FAULTS_MAX
     assert len([row for row in strong.heard if row != 0]) == 5
     rows = scene.stage.rows(scene.engine.outputs)[:2]
     assert [(name, value, quality) for name, _, value, quality in rows] == [

@@ -79,7 +79,7 @@ class Site:
         """Everything that is published is durable, and the rules have seen it."""
         async with asyncio.timeout(20):
             while self.bus.durable < self.bus.head or self.host.position < self.bus.head:
-                await asyncio.sleep(0.002)
+                await self.clock.sleep(0.002)
             await self.host._settled()
 
     async def close(self) -> None:
@@ -231,7 +231,7 @@ async def test_states_are_never_durable_before_the_rows_they_led_to(tmp_path: Pa
     assert (len(now.frames), now.kept, len(later.frames), len(later.kept)) == (0, [], 2, 1)
     async with asyncio.timeout(5):
         while not kept:
-            await asyncio.sleep(0.002)
+            await site.clock.sleep(0.002)
     await site.store.close()
 
 

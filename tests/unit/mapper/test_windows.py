@@ -169,8 +169,12 @@ def test_sliding_windows_agree_with_rolling_of_pandas() -> None:
 @given(samples_of, st.integers(1, 119))
 def test_a_rule_that_is_saved_and_loaded_goes_on_as_if_nothing_had_happened(samples: list[Sample], cut: int) -> None:
     options: dict[str, Any] = {
-        "input": ["a", "b"], "window": "30s", "slide": "10s", "functions": [*FUNCTIONS, "total"], "total": {"of": "counter"},
-    }  # fmt: skip
+        "input": ["a", "b"],
+        "window": "30s",
+        "slide": "10s",
+        "functions": [*FUNCTIONS, "total"],
+        "total": {"of": "counter"},
+    }
     stage = Stage({"a": ValueType.FLOAT64, "b": ValueType.FLOAT64})
     whole = play(stage, stage.rule("window", **options), samples, 122)
     first = stage.rule("window", **options)

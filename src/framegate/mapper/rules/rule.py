@@ -95,9 +95,12 @@ def device_of(rule: str) -> str:
 class Rule(Protocol):
     """One rule. All calls come from the loop thread, one at a time, and must be short."""
 
-    name: str
-    inputs: Collection[TagId]
-    """Tags whose rows are wanted; empty: every tag's, except those of rules."""
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def inputs(self) -> Collection[TagId]:
+        """Tags whose rows are wanted; empty: every tag's, except those of rules."""
 
     def take(self, batch: Batch) -> Sequence[Batch]:
         """Rows of the rule's inputs, among others; rows that follow from them. Raises GatewayError: it failed."""
