@@ -185,7 +185,7 @@ class RuleHost:
             try:
                 self._take(self._source.read(self.position, ROWS_PER_TURN))
             except StoreFailed as error:
-                self._log.debug("rules_waiting", reason=str(error))
+                self._hold(error)
                 return False
         self._tell_time()
         is_due = self._clock.monotonic() - self._saved_at >= SAVE_INTERVAL_S and self.position > self._saved_place
@@ -246,14 +246,18 @@ class RuleHost:
                 self.engine.outputs, [*states, *self._dropped], lambda: self._kept(place if is_place else None)
             )
         except StoreFailed as error:
-            if not self._is_refused:
-                self._log.warning("rules_waiting", reason=str(error))
-            self._is_refused = True
+            self._hold(error)
             return
         self._is_refused, self._is_committing, self._dropped = False, True, ()
         self.engine.clear(list(saved))
         if is_place:
             self._saved_at, self._saved_place = self._clock.monotonic(), place
+
+    def _hold(self, error: StoreFailed) -> None:
+        """The log gives or takes nothing now: what is derived is offered again before any further row is taken."""
+        if not self._is_refused:
+            self._log.warning("rules_waiting", reason=str(error))
+        self._is_refused = True
 
     def _kept(self, place: Position | None) -> None:
         self._is_committing = False
