@@ -253,6 +253,7 @@ async def test_a_damaged_state_lets_its_rule_begin_anew_and_no_other(tmp_path: P
         site.give(90.0, second)
     await site.settled()
     await site.host.stop()
+    await site.store.wal.flush()
     site.store.disk.write([("meta", b"Rmean", b"rubbish")])
     await site.task
     await site.store.close()
