@@ -1,5 +1,5 @@
 """Books: everything small that is written along with the frames - catalogue, layouts, cursors, rewinds,
-gaps, dead letters, marks, trim.
+gaps, dead letters, states of rules, marks, trim.
 
 One group commit carries their changes and the frames that need them, so that no frame is ever without its names.
 """
@@ -18,6 +18,7 @@ from framegate.bus.mark import HighWaterMark
 from framegate.bus.marks import Marks
 from framegate.bus.options import StoreOptions
 from framegate.bus.rewinds import RewindBook
+from framegate.bus.rules import RuleBook
 from framegate.contract.errors import StoreFailed
 from framegate.contract.frame import Int32Column, Position
 from framegate.contract.ports import Change, Disk
@@ -42,6 +43,7 @@ class Books:
         self.gaps = GapBook(disk)
         self.letters = LetterBook(disk)
         self.rewinds = RewindBook(disk)
+        self.rules = RuleBook(disk)
         self.marks = Marks(disk, min(options.retention_bytes, options.keep_acked_bytes or options.retention_bytes))
         self.trim = Position(1)
         self._changes: list[Change] = []
@@ -65,6 +67,7 @@ class Books:
         self.gaps.load()
         self.letters.load()
         self.rewinds.load()
+        self.rules.load()
         self.marks.load()
         return self.cursors.restore(mark.cursors)
 

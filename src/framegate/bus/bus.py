@@ -14,10 +14,11 @@ from framegate.bus.latest import Latest
 from framegate.bus.meters import BusMeters
 from framegate.bus.record import RECORD_ROWS_MAX
 from framegate.bus.ring import Ring
+from framegate.bus.rules import entries_of
 from framegate.bus.wal import Wal, WalState
 from framegate.contract.errors import StoreFailed
 from framegate.contract.frame import Batch, Gap, Placed, Position
-from framegate.contract.ports import Clock, Log
+from framegate.contract.ports import Clock, Log, RuleState
 from framegate.observe.metrics import Metrics
 
 RING_ROWS = 262_144
@@ -30,7 +31,7 @@ Mapping = Callable[[Batch], Sequence[Batch]]
 
 
 class Bus:
-    """Satisfies FrameSink and FrameSource. Used from the loop thread.
+    """Satisfies FrameSink, FrameSource and RuleLog. Used from the loop thread.
 
     latest  newest row of every tag, durable or not
     rows    rows accepted since start
@@ -92,6 +93,33 @@ class Bus:
         if refused and wal.options.disk_full == "block":
             why = wal.error or "the disk is too slow for the rows that arrive"
             raise StoreFailed(f"bus: {refused} rows dropped, {self.pending_rows} wait for the log: {why}", code=REFUSED)
+
+    def place(self, batches: Sequence[Batch]) -> None:
+        """Take rows as they are, without mapping: place, ring, log. Never drops them; at most RECORD_ROWS_MAX each."""
+        for batch in batches:
+            self._ring.append(self._wal.append(batch))
+            self.latest.update(batch)
+            self._meters.rows.value += len(batch.tag)
+            self._meters.batches.value += 1
+
+    # -- RuleLog --------------------------------------------------------------------------------------------------
+
+    @property
+    def head(self) -> Position:
+        return self._wal.head
+
+    def derive(self, batches: Sequence[Batch], states: Sequence[RuleState], kept: Callable[[], None]) -> None:
+        """Place what rules derived; it and the states become durable in one piece, or none of them.
+
+        raises  StoreFailed E3011 - not now; nothing was taken
+        """
+        if self.is_paused or self._wal.state in {WalState.FULL, WalState.CLOSED}:
+            why = self._wal.error or "rows wait for the log"
+            raise StoreFailed(f"bus: derived rows wait: {why}", code=REFUSED)
+        self.place([piece for batch in batches for piece in _pieces(batch)])
+        self._wal.bind(entries_of(states), kept)
+        if self._occupancy() >= PAUSE_AT:
+            self._press()
 
     def swap_mapping(self, mapping: Mapping) -> None:
         """Use another mapping from the next batch on."""
@@ -212,6 +240,14 @@ class Bus:
         self._meters.rows.value += rows
         self._meters.batches.value += 1
         return 0
+
+
+def _pieces(batch: Batch) -> Sequence[Batch]:
+    """A batch as it is, or cut into what one record holds."""
+    rows = len(batch.tag)
+    if 0 < rows <= RECORD_ROWS_MAX:
+        return (batch,)
+    return [_slice(batch, start, start + RECORD_ROWS_MAX) for start in range(0, rows, RECORD_ROWS_MAX)]
 
 
 def _slice(batch: Batch, start: int, stop: int) -> Batch:

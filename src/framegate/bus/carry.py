@@ -1,8 +1,8 @@
 """Carrying over: from a store that cannot be trusted into a new one, whatever of it can be read.
 
-Names, cursors, gaps, dead letters and rewinds go first, then the rows from the oldest one that is still needed on, in
-order of position, each verified; every hole between them becomes a gap in the new store. Which disks these are, how
-long it may take and what brought them here is decided by salvage.py, or by a simulation.
+Names, cursors, gaps, dead letters, rewinds and states of rules go first, then the rows from the oldest one that is
+still needed on, in order of position, each verified; every hole between them becomes a gap in the new store. Which
+disks these are, how long it may take and what brought them here is decided by salvage.py, or by a simulation.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from framegate.bus.record import RECORD_ROWS_MAX, encode, key_of
 from framegate.bus.recovery import POSITION_MAX
 from framegate.bus.replay import Replay
 from framegate.bus.rewinds import REWIND_PREFIX
+from framegate.bus.rules import PREFIX as RULE_PREFIX
 from framegate.contract.errors import StoreFailed
 from framegate.contract.frame import Position
 from framegate.contract.ports import Change, Disk, Family
@@ -49,7 +50,8 @@ def carry_over(
     """
     _copy_small(old, new, wait)
     letters = _copy_letters(old, new, wait)
-    _copy_rewinds(old, new, wait)
+    for prefix in (REWIND_PREFIX, RULE_PREFIX):
+        _copy_entries(old, new, prefix, wait)
     return {**_copy_rows(old, new, first, tags, is_over, now_ns, wait), "letters": letters}
 
 
@@ -140,9 +142,9 @@ def _copy_letters(old: Disk, new: Disk, wait: Callable[[], None]) -> list[str]:
     return broken[:HOLES_MAX]
 
 
-def _copy_rewinds(old: Disk, new: Disk, wait: Callable[[], None]) -> None:
-    for key, data in _readable(old, "meta", REWIND_PREFIX):
-        if key.startswith(REWIND_PREFIX) and _is_whole(key, data):
+def _copy_entries(old: Disk, new: Disk, prefix: bytes, wait: Callable[[], None]) -> None:
+    for key, data in _readable(old, "meta", prefix):
+        if key.startswith(prefix) and _is_whole(key, data):
             _write(new, [("meta", key, data)], wait)
 
 

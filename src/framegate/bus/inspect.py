@@ -8,8 +8,8 @@ start.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,6 +17,7 @@ from pathlib import Path
 from rocksdict import AccessType
 
 from framegate.bus.books import Books
+from framegate.bus.catalogue import DurableCatalogue
 from framegate.bus.fault import DAMAGED, MISSING
 from framegate.bus.highwater import read_mark
 from framegate.bus.letters import LetterBook
@@ -29,7 +30,7 @@ from framegate.bus.replay import Replay
 from framegate.bus.rewinds import Rewind
 from framegate.bus.rocks import RocksDisk, fault_of
 from framegate.contract.errors import StoreFailed
-from framegate.contract.frame import Gap, Kind, Position
+from framegate.contract.frame import Batch, Gap, Kind, Position
 
 OPEN_TRIES = 3  # a running gateway may delete a file between listing and opening
 ENTRIES_MAX = 10_000
@@ -188,6 +189,13 @@ def verify(folder: Path) -> Verdict:
 
 
 @contextmanager
+def recorded(folder: Path) -> Iterator[tuple[DurableCatalogue, Iterator[Batch]]]:
+    """Names and rows of a log in order of position, to be read only; raises StoreFailed."""
+    with _opened(folder) as (disk, books, _), closing(_batches(disk, books)) as batches:
+        yield books.catalogue, batches
+
+
+@contextmanager
 def letters(folder: Path) -> Iterator[LetterBook]:
     """The dead letters in a data folder, to be read only; raises StoreFailed."""
     with _opened(folder) as (_, books, _):
@@ -209,6 +217,11 @@ def _opened(folder: Path) -> Iterator[tuple[RocksDisk, Books, HighWaterMark]]:
             yield disk, books, mark
         finally:
             disk.close()
+
+
+def _batches(disk: RocksDisk, books: Books) -> Generator[Batch, None, None]:
+    for placed in Replay(disk, books.layouts.column, _ignored).readable(books.trim, POSITION_MAX - 1):
+        yield placed.batch
 
 
 def _open(store: Path, scratch: str) -> RocksDisk:

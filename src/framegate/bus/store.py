@@ -24,6 +24,7 @@ from framegate.bus.options import StoreOptions
 from framegate.bus.recovery import Opened, check_tail
 from framegate.bus.retention import Retention
 from framegate.bus.rewinds import Rewind
+from framegate.bus.rules import RULES_CURSOR
 from framegate.bus.wal import Ground, Wal
 from framegate.contract.errors import Misconfigured, StoreFailed
 from framegate.contract.frame import Position
@@ -91,7 +92,7 @@ class Store:
         raises    Misconfigured E4030 - no such cursor, or nothing lies between there and the cursor
         """
         books = self.books
-        before = books.cursors.positions().get(connector)
+        before = None if connector == RULES_CURSOR else books.cursors.positions().get(connector)
         if before is None:
             text = f"connector {connector}: it has no cursor in this log; `edge wal stat` lists those that have"
             raise Misconfigured(text, code=_NO_REWIND)

@@ -10,7 +10,7 @@ reading in replay.py.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, unique
 from functools import partial
@@ -27,7 +27,7 @@ from framegate.bus.record import KEY_BYTES, encode
 from framegate.bus.replay import Replay
 from framegate.contract.errors import StoreFailed
 from framegate.contract.frame import Batch, Placed, Position
-from framegate.contract.ports import Clock, Disk, Log
+from framegate.contract.ports import Change, Clock, Disk, Log
 from framegate.observe.metrics import Metrics
 
 COMMIT_BYTES = 256 << 10  # a group this large does not wait for the interval
@@ -126,6 +126,20 @@ class Wal:
             self._is_due = True
             self._loop.call_soon(self._commit)
         return Placed(first, batch)
+
+    def bind(self, changes: Sequence[Change], kept: Callable[[], None]) -> None:
+        """Changes that become durable in one piece with the rows appended in this turn of the loop, never before them.
+
+        kept  called on the loop once they are
+        """
+        group = self._open
+        size = sum(len(key) + len(value or b"") for _, key, value in changes)
+        group.frames += changes
+        group.kept.append(kept)
+        group.size += size
+        self.pending_bytes += size
+        if not self._is_eager:
+            self._arm(self.options.commit_interval_s)
 
     def drop(self, rows: int, reason: Reason, detail: str) -> None:
         """Give rows that are not taken their positions, and a gap in their place."""
@@ -251,7 +265,7 @@ class Wal:
         self._meters.committed(group.size, self._clock.monotonic() - self._began)
         if self.state is WalState.STALLED:
             self._recovered()
-        for then in group.then:
+        for then in (*group.then, *group.kept):
             then()
         for moved in self._moved:
             moved()

@@ -17,6 +17,8 @@ VERBS: Mapping[str, str] = {
     "top": "Watch a running gateway: devices, connectors, log.",
     "tags": "Tags of a running gateway.",
     "wal": "The durable log.",
+    "alarms": "Alarms of a running gateway.",
+    "rule": "Local logic over tags: windows, alarms, scripts, models.",
     "dlq": "Messages that a remote refused for good.",
     "cfg": "The tables, and the config centre that keeps their generations.",
     "version": "Show the version.",
@@ -34,6 +36,18 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "verify": "Read and check every record.",
         "rewind": "Deliver again to a remote that has lost what it acknowledged.",
     },
+    "alarms": {
+        "ls": "List alarms that stand or wait for an acknowledgement.",
+        "ack": "Acknowledge alarms.",
+        "reset": "Let a latched alarm go.",
+        "shelve": "Hide an alarm for a while.",
+        "unshelve": "Show a shelved alarm again.",
+        "suppress": "Hide an alarm until it is unsuppressed, because the plant's state makes it meaningless.",
+        "unsuppress": "Show a suppressed alarm again.",
+        "out-of-service": "Take an alarm out of service, for maintenance.",
+        "return": "Bring an alarm back into service.",
+    },
+    "rule": {"ls": "List rules and how they do.", "test": "Run rules against recorded values, offline."},
     "dlq": {
         "ls": "List them, with the reason.",
         "retry": "Send them again through the running gateway.",
@@ -44,6 +58,9 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
 """Verbs of two words, by the first."""
 PLACES: Mapping[str, str] = {
     "verify-delivery": "framegate.cli.verify.command:verify_delivery",
+    "alarms out-of-service": "framegate.cli.alarms:out_of_service",
+    "alarms return": "framegate.cli.alarms:return_",
+    "rule test": "framegate.cli.rule:try_",
     "cfg push": "framegate.cli.cfg_centre:push",
     "cfg pull": "framegate.cli.cfg_centre:pull",
     "cfg centre": "framegate.cli.cfg_centre:centre",

@@ -43,6 +43,8 @@ def _summary(tables: Tables, folder: Path) -> str:
         _count(len(tables.connectors), "connector"),
         _count(len(tables.variables), "tag"),
     ]
+    if tables.rules:
+        parts.append(_count(len(tables.rules), "rule"))
     if tables.warnings:
         parts.append(_count(len(tables.warnings), "warning"))
     return f"{folder} is fine: {', '.join(parts)}"

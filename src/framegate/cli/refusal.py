@@ -28,6 +28,8 @@ _BY_CODE = {
     "E4025": exits.USAGE,
     "E4011": exits.NOT_PERMITTED,
     "E4030": exits.FAILED,
+    "E5035": exits.FAILED,
+    "E5040": exits.FAILED,
 }
 _BY_KIND = (
     (Misconfigured, exits.MISCONFIGURED),

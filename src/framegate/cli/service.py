@@ -92,7 +92,7 @@ class _Service:
             await self._gateway.start()
         except Misconfigured as error:
             tables = read_tables(self._home, self._plugins)
-            check_with_plugins(tables, self._plugins)  # the same mistake, with its line and column
+            check_with_plugins(tables, self._plugins, self._home)  # the same mistake, with its line and column
             raise error from None
         settle()
         self._health = Health(self._gateway)

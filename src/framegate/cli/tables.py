@@ -13,6 +13,8 @@ from framegate.config import Tables, check_plugins, load_tables
 from framegate.contract.errors import Misconfigured, Problem
 from framegate.gateway.binding import Factories
 from framegate.gateway.home import Home
+from framegate.gateway.rules import check_rules
+from framegate.observe.log import make_log
 from framegate.runtime.discover import Plugins, discover
 
 PLUGIN_FOLDERS = ("drivers", "connectors", "bridges")
@@ -32,17 +34,18 @@ def read_tables(home: Home, plugins: Plugins) -> Tables:
     return load_tables(home.config, plugins)
 
 
-def check_with_plugins(tables: Tables, plugins: Plugins) -> None:
-    """What the plugins say to their rows, without any I/O; raises Misconfigured with every problem."""
+def check_with_plugins(tables: Tables, plugins: Plugins, home: Home) -> None:
+    """What plugins and kinds of rules say to their rows; raises Misconfigured with every problem."""
     factories = Factories(plugins)
     check_plugins(tables, factories.driver, factories.connector)
+    check_rules(tables.rules, tables.variables, home.rules, make_log(level="error"))
 
 
 def all_problems(home: Home, plugins: Plugins) -> tuple[Tables | None, Sequence[Problem]]:
     """Tables when they can work, and everything that is wrong with them; warnings are in the tables."""
     try:
         tables = read_tables(home, plugins)
-        check_with_plugins(tables, plugins)
+        check_with_plugins(tables, plugins, home)
     except Misconfigured as error:
         if not error.problems:
             raise

@@ -17,6 +17,7 @@ from framegate.config.rows import (
     DriverRow,
     EndpointRow,
     GatewayRow,
+    RuleRow,
     StoreRow,
     Tables,
     VariableRow,
@@ -24,17 +25,19 @@ from framegate.config.rows import (
 from framegate.config.sample import write_samples
 from framegate.config.schema import merge_schemas
 from framegate.config.units import parse_bytes, parse_duration
-from framegate.config.validate import load_tables
+from framegate.config.validate import load_rules, load_tables
 
 __all__ = [
     "ConnectorRow",
     "DriverRow",
     "EndpointRow",
     "GatewayRow",
+    "RuleRow",
     "StoreRow",
     "Tables",
     "VariableRow",
     "check_plugins",
+    "load_rules",
     "load_tables",
     "merge_schemas",
     "parse_bytes",

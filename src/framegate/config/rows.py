@@ -7,7 +7,7 @@ from it. Nothing here knows YAML. Variables are many: equal texts and options of
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
@@ -22,6 +22,7 @@ Compression: TypeAlias = Literal["none", "zstd"]
 TimeUnit: TypeAlias = Literal["ms", "us", "ns", "iso"]
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
 Start: TypeAlias = Literal["oldest", "newest"]
+RuleKind: TypeAlias = Literal["window", "alarm", "lua", "onnx"]
 BacklogWord: TypeAlias = Literal["in_order", "live_first"]
 
 NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
@@ -96,6 +97,16 @@ class ConnectorRow:
 
 
 @dataclass(frozen=True, slots=True)
+class RuleRow:
+    """One rule. `options` are all keys but kind and enabled, as written; the kind gives them their meaning."""
+
+    name: str
+    kind: RuleKind
+    enabled: bool
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class VariableRow:
     """One tag. `rename` is "" where the tag goes out under its own name; `options` are its plugin's keys.
 
@@ -135,3 +146,4 @@ class Tables:
     connectors: Mapping[str, ConnectorRow]
     variables: tuple[VariableRow, ...]
     warnings: tuple[Problem, ...] = ()
+    rules: Mapping[str, RuleRow] = field(default_factory=dict)

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from framegate.config.problems import Problems
-from framegate.config.rows import NO_OPTIONS, ConnectorRow, DriverRow, GatewayRow, StoreRow, VariableRow
+from framegate.config.rows import NO_OPTIONS, ConnectorRow, DriverRow, GatewayRow, RuleRow, StoreRow, VariableRow
 from framegate.config.schema import table_schema
 from framegate.config.units import bytes_text, duration_text, parse_bytes, parse_duration
 from framegate.config.yaml import Path
@@ -124,6 +124,12 @@ def connector_row(name: str, raw: Mapping[str, Any], problems: Problems) -> Conn
         backlog=raw.get("backlog", "in_order"),
         backfill_topic=raw.get("backfill_topic", ""),
     )
+
+
+def rule_row(name: str, raw: Mapping[str, Any]) -> RuleRow:
+    """One row of the section `rules`."""
+    options = {key: value for key, value in raw.items() if key not in {"kind", "enabled"}}
+    return RuleRow(name, raw["kind"], raw.get("enabled", True), _frozen(options))
 
 
 def _frozen(options: Mapping[str, Any]) -> Mapping[str, Any]:

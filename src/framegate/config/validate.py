@@ -9,21 +9,23 @@ from __future__ import annotations
 import contextlib
 import gc
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import Any
 
 from framegate.config.endpoint_check import endpoint_problems
-from framegate.config.explain import findings_of
+from framegate.config.explain import Finding, findings_of, listed, suggestion
 from framegate.config.problems import Problems
 from framegate.config.references import RowReferences, VariableReferences, check_lanes, check_topic
-from framegate.config.rows import ConnectorRow, DriverRow, EndpointRow, GatewayRow, Tables, VariableRow
+from framegate.config.rows import ConnectorRow, DriverRow, EndpointRow, GatewayRow, RuleRow, Tables, VariableRow
+from framegate.config.rule_references import RuleReferences
 from framegate.config.schema import TABLES, Table, table_check
 from framegate.config.source import read_table
-from framegate.config.tables import connector_row, driver_row, gateway_row
+from framegate.config.tables import connector_row, driver_row, gateway_row, rule_row
 from framegate.config.variables import VariablesReader
 from framegate.config.warnings import warnings_of
 from framegate.config.yaml import Document, Flaw, Path, load_yaml
-from framegate.contract.errors import Misconfigured
+from framegate.contract.errors import Misconfigured, Problem
 from framegate.contract.plugin import Manifest
 
 
@@ -66,6 +68,7 @@ class _Load:
         self.texts: dict[str, bytes] = {}
         self.names: dict[str, Mapping[str, Any] | None] = {}
         """Raw rows by section, wrong ones too; None where the table could not be read."""
+        self.rules: dict[str, RuleRow] = {}
         self.scanless: set[str] = set()
         """Drivers whose scan classes are not known, because they are written wrongly."""
 
@@ -75,13 +78,14 @@ class _Load:
         endpoints = self._endpoints()
         gateway, drivers, connectors = self._drivers()
         variables, used = self._variables({name: row for name, row in drivers.items() if name not in self.scanless})
-        tables = Tables(gateway, endpoints, drivers, connectors, variables)
+        if self.rules:
+            names = {row.name for row in variables} if "variables" in self.texts else None
+            RuleReferences(self.rules, names, self.problems).check()
+        tables = Tables(gateway, endpoints, drivers, connectors, variables, rules=self.rules)
         if self.problems:
             return tables
         gathered = warnings_of(tables, used)
-        if not gathered:
-            return tables
-        return Tables(gateway, endpoints, drivers, connectors, variables, gathered.placed(self.texts))
+        return replace(tables, warnings=gathered.placed(self.texts)) if gathered else tables
 
     def _read(self, table: Table) -> None:
         data = read_table(self.folder, table)
@@ -158,6 +162,9 @@ class _Load:
             check_topic("topic", connector.topic, connector, self.problems)
             check_topic("backfill_topic", connector.backfill_topic, connector, self.problems)
             check_lanes(connector, self.problems)
+        rules = _sound(self._section(document, "rules"), ("rules",), wrong)
+        at_fault = {str(path[1]) for path in wrong if path[:1] == ("rules",) and len(path) > 1}
+        self.rules = {name: rule_row(name, row) for name, row in rules.items() if name not in at_fault}
         return gateway, good_drivers, good_connectors
 
     def _variables(self, drivers: Mapping[str, DriverRow]) -> tuple[tuple[VariableRow, ...], set[str]]:
@@ -194,4 +201,30 @@ def _usable(section: str, rows: Mapping[str, Any], wrong: set[Path]) -> dict[str
 
 
 def _is_name(path: Path) -> bool:
-    return len(path) == 2 and path[0] in ("endpoints", "drivers", "connectors")
+    return len(path) == 2 and path[0] in ("endpoints", "drivers", "connectors", "rules")
+
+
+def load_rules(file: FilePath, only: str = "") -> list[RuleRow]:
+    """Rules of one file, a drivers.yml or one with the key `rules` alone, by themselves; tags are not looked at.
+
+    only    a rule's name; "" = all of them
+    raises  Misconfigured E5041 - the file cannot be read, holds no rules or not that one; E1000 with problems of rows
+    """
+    data = read_table(file.parent, file.name.removesuffix(".yml"))
+    document = load_yaml(data) if isinstance(data, bytes) else None
+    if document is None or not isinstance(document.value, dict) or not isinstance(document.value.get("rules"), dict):
+        why = data.text if isinstance(data, Finding) else "it holds no mapping `rules`"
+        raise Misconfigured(f"rules of {file}: {why}", code="E5041")
+    rules = document.value["rules"]
+    if only and only not in rules:
+        text = f"rules of {file}: no rule {only}{suggestion(only, rules)}; it has {listed(list(rules))}"
+        raise Misconfigured(text, code="E5041")
+    wanted = {name: row for name, row in rules.items() if only in {"", name}}
+    problems = [
+        Problem("drivers", finding.path, finding.code, f"{'.'.join(map(str, finding.path[1:]))}: {finding.text}")
+        for finding in findings_of(table_check("drivers"), {"drivers": {}, "rules": wanted})
+    ]
+    if problems or document.flaws:
+        flaws = [Problem("drivers", (), flaw.code, f"line {flaw.line}: {flaw.text}") for flaw in document.flaws]
+        raise Misconfigured(f"rules of {file} cannot work", problems=(*flaws, *problems))
+    return [rule_row(name, row) for name, row in wanted.items()]

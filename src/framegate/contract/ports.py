@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from framegate.contract.errors import NotConnected
 from framegate.contract.frame import Batch, Gap, Placed, Position, Tag, TagId, ValueType
@@ -159,6 +159,32 @@ class Cursors(Protocol):
 
     def commit_owed(self, connector: str, owed: Owed) -> None:
         """Like commit, for a connector whose live rows overtook stored ones; its cursor is `owed.cursor`."""
+
+
+class RuleState(NamedTuple):
+    """What a rule knew after it had taken every row up to a position. `name` "" has no state: it is every rule's place.
+
+    data  what the rule saved; None: the entry is dropped
+    """
+
+    name: str
+    position: Position
+    data: bytes | None
+
+
+class RuleLog(FrameSource, Protocol):
+    """The log as the host of rules sees it."""
+
+    @property
+    def head(self) -> Position:
+        """Last position given out, durable or not."""
+
+    def derive(self, batches: Sequence[Batch], states: Sequence[RuleState], kept: Callable[[], None]) -> None:
+        """Place rows as they are, without mapping; they and the states become durable in one piece, or none of them.
+
+        kept    called on the loop once they are
+        raises  StoreFailed E3011 - not now; nothing was taken
+        """
 
 
 class DeadLetters(Protocol):

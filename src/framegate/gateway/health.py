@@ -20,6 +20,7 @@ from framegate.contract.frame import Position
 from framegate.contract.quality import Quality
 from framegate.gateway.letters import LetterDesk
 from framegate.gateway.rewind import Rewinder
+from framegate.gateway.rules import Rules
 from framegate.gateway.wiring import Gateway
 from framegate.northbound.outbox import Outbox
 from framegate.observe.face import (
@@ -51,6 +52,10 @@ class Health:
         return self._letters
 
     @property
+    def rules(self) -> Rules:
+        return self._gateway.rules
+
+    @property
     def metrics(self) -> Metrics:
         return self._gateway.metrics
 
@@ -59,6 +64,7 @@ class Health:
         tables = gateway.tables
         slots = {slot.name: slot for slot in gateway.runtime.health()}
         wal = self._wal()
+        active, unacknowledged = gateway.rules.alarm_counts()
         return GatewayHealth(
             name=tables.gateway.name,
             tenant=tables.gateway.tenant,
@@ -77,6 +83,8 @@ class Health:
             ),
             bus=self._bus(),
             wal=wal,
+            alarms_active=active,
+            alarms_unacknowledged=unacknowledged,
         )
 
     def find_tags(self, pattern: str, after: int, limit: int) -> Sequence[TagRow]:

@@ -34,6 +34,10 @@ class Home:
         return self.root / "plugins"
 
     @property
+    def rules(self) -> Path:
+        return self.root / "rules"
+
+    @property
     def data(self) -> Path:
         return self.root / "data"
 

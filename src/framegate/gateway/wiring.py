@@ -1,10 +1,11 @@
 """The one file that knows every layer: it connects them, starts them in order, and stops them in reverse.
 
     lines <- slots -> bus (mapping, ring, log) -> outboxes -> connectors
+                       ^---------- rules <------'
 
-Start: log, bus, outboxes, then devices, so that the first row read has somewhere to go. Stop: devices first, then a
-last commit, then the outboxes answer for what is under way, then cursors and the store close. What others may see of
-it is in health.py.
+Start: log, bus, outboxes, rules, then devices, so that the first row read has somewhere to go. Stop: devices and rules
+first, then a last commit, then the outboxes answer for what is under way, then cursors and the store close. What
+others may see of it is in health.py.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from framegate.endpoint.endpoint import endpoint_from_row
 from framegate.endpoint.pool import EndpointPool
 from framegate.gateway.binding import Binding, Factories, bind
 from framegate.gateway.home import Home
+from framegate.gateway.rules import Rules
 from framegate.mapper.mapping import compile_mapping
 from framegate.northbound.encoder import backfill_template, make_encoder
 from framegate.northbound.options import BacklogOrder, OutboxOptions, Start
@@ -70,10 +72,14 @@ class Gateway:
         )
         self.store: Store = await open_store(self.home.data, options, self.clock, self.log, self.metrics)
         binding = bind(self.tables, self.store.catalogue)
+        names = [row.name for row in self.tables.variables] if self.tables.rules else []
         # The tag rows have become plans; 100,000 of them would hold 30 MiB for nobody.
         self.tables = replace(self.tables, variables=())
         mapping = compile_mapping(binding.mapping)
         self.bus = Bus(self.store.wal, mapping, self.clock, self.log, self.metrics, row.ring_rows)
+        self.rules = Rules(
+            self.tables.rules, names, self.home.rules, self.store, self.bus, self.clock, self.log, self.metrics
+        )
         endpoints = {
             name: endpoint_from_row(name, endpoint.row, self.home.config)
             for name, endpoint in self.tables.endpoints.items()
@@ -84,6 +90,7 @@ class Gateway:
         self.runtime = Runtime(self.lines, self.bus, self.clock, self._dice, self.log, self.metrics)
         for outbox in self.outboxes.values():
             self._deliver(outbox)
+        self.rules.start()
         watch = ClockWatch(self.clock, self.log, self.metrics)
         self._clock_watch = asyncio.create_task(watch.run(), name="clock watch")
         await self.runtime.start(slots)
@@ -92,6 +99,7 @@ class Gateway:
         """Stop reading, keep what was read, deliver what is under way, close. Within 2 s, nothing lost."""
         self._clock_watch.cancel()
         await self.runtime.stop()
+        await self.rules.stop()
         await self.bus.flush()
         await asyncio.gather(*(outbox.stop() for outbox in self.outboxes.values()))
         await asyncio.gather(*self._outbox_tasks.values(), return_exceptions=True)

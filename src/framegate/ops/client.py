@@ -27,17 +27,20 @@ from framegate.contract.errors import (
 )
 from framegate.contract.letter import DeadLetter
 from framegate.contract.quality import Quality
-from framegate.observe.face import GatewayHealth, LetterRow, RewindRecord, TagRow
+from framegate.observe.face import AlarmRow, GatewayHealth, LetterRow, RewindRecord, RuleHealth, TagRow
 from framegate.ops.message import (
+    ALARMS_PER_PAGE_MAX,
     LETTERS_PER_PAGE_MAX,
     REPLY_BYTES_MAX,
     TAGS_PER_PAGE_MAX,
+    alarm_from,
     decode,
     encode,
     health_from,
     letter_from,
     letter_row_from,
     rewind_from,
+    rule_from,
     tag_from,
 )
 from framegate.ops.socket_file import address_of
@@ -48,9 +51,9 @@ REWIND_WAIT_S = 15.0
 RETRY_REPLY_WAIT_S = 15.0  # a gateway waits 10 s for a remote to take a dead letter
 RETRY_S = 1.0
 _BUSY_CODES = frozenset(("E4015", "E4023"))
-_UNKNOWN_CODES = frozenset(("E4014", "E4019"))
+_UNKNOWN_CODES = frozenset(("E4014", "E4019", "E5034", "E5035"))
 _KINDS: Mapping[str, type[GatewayError]] = {
-    "E4030": Misconfigured, "E2406": NoReply, "E2": NotConnected, "E3": StoreFailed,
+    "E4030": Misconfigured, "E2406": NoReply, "E5036": StoreFailed, "E2": NotConnected, "E3": StoreFailed,
 }  # fmt: skip
 """By code, else by its first two characters."""
 
@@ -120,6 +123,29 @@ class ControlClient:
         self._socket.settimeout(REWIND_WAIT_S)
         reply = self._ask({"op": "rewind", "connector": connector, "first": first, "since_ns": since_ns})
         return rewind_from(reply["rewind"])
+
+    def rules(self) -> list[RuleHealth]:
+        """Every rule of the table."""
+        return [rule_from(row) for row in self._ask({"op": "rules"})["rows"]]
+
+    def alarms(self) -> Iterator[AlarmRow]:
+        """Every alarm in order of ids, fetched page by page."""
+        after = ""
+        while True:
+            reply = self._ask({"op": "alarms", "after": after, "limit": ALARMS_PER_PAGE_MAX})
+            rows = [alarm_from(row) for row in reply["rows"]]
+            yield from rows
+            if len(rows) < ALARMS_PER_PAGE_MAX:
+                return
+            after = rows[-1].id
+
+    def operate_alarm(self, id_: str, action: str, note: str = "", seconds: int = 0) -> AlarmRow:
+        """Acknowledge, shelve, ...: durable on return, with the asker's user id.
+
+        raises DeviceRefused E5034 - no such alarm; E5035 - not possible in its state; StoreFailed E5036
+        """
+        request = {"op": "alarm", "id": id_, "action": action, "note": note, "seconds": seconds}
+        return alarm_from(self._ask(request)["row"])
 
     def letters(self, connector: str) -> Iterator[LetterRow]:
         """Dead letters, of one connector or ("") of all, fetched page by page."""

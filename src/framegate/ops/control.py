@@ -5,7 +5,8 @@
     await server.close()
 
 Health, tags in pages, one tag, a watch on a window of tags; dead letters, which may be sent again and dropped; and the
-rewind of a connector, which is kept with the user id that the kernel tells of the asker. Whoever may enter the
+rewind of a connector; rules and alarms. A rewind, and what is done with an alarm, is kept with the user id that the
+kernel tells of the asker. Whoever may enter the
 gateway's home may ask (docs/decisions/0003); everything is bounded: bytes of a line, clients, tags, time to read an
 answer. Message forms are in message.py.
 """
@@ -25,6 +26,7 @@ from framegate.contract.frame import Position
 from framegate.contract.quality import Quality
 from framegate.observe.face import GatewayFace, TagRow
 from framegate.ops.message import (
+    ALARMS_PER_PAGE_MAX,
     LETTERS_PER_PAGE_MAX,
     REQUEST_BYTES_MAX,
     TAGS_PER_PAGE_MAX,
@@ -42,6 +44,8 @@ REQUEST_WAIT_S = 60.0
 """A client that asks nothing for so long is let go."""
 REPLY_WAIT_S = 10.0
 """A client that does not read its answer for so long is cut."""
+SHELVE_S_MAX = 1 << 31
+"""Of a request; how long an alarm may be shelved is its rule's business."""
 _POSITION_MAX = 2**63 - 1
 _PEER = struct.Struct("3i")  # struct ucred of unix(7): process, user, group
 
@@ -121,6 +125,8 @@ class ControlServer:
                 reply = await self._reply_of_letters(request)
             elif request.get("op") == "rewind":
                 reply = await self._rewind(request, writer)
+            elif request.get("op") == "alarm":
+                reply = await self._alarm(request, writer)
             else:
                 reply = self._reply(request)
         except GatewayError as error:
@@ -141,8 +147,13 @@ class ControlServer:
                 return {"ok": True, "rows": rows}
             case "get":
                 return {"ok": True, "row": self._tag(_text(request, "tag", ""))}
+            case "rules":
+                return {"ok": True, "rows": self._face.rules.rules()}
+            case "alarms":
+                limit = _number(request, "limit", 100, ALARMS_PER_PAGE_MAX)
+                return {"ok": True, "rows": self._face.rules.alarms(_text(request, "after", ""), limit)}
             case other:
-                ops = ", ".join(("health", "tags", "get", "watch", "rewind", *LETTER_OPS))
+                ops = ", ".join(("health", "tags", "get", "watch", "rewind", "rules", "alarms", "alarm", *LETTER_OPS))
                 raise FrameBroken(f"control socket: no op {other!r}; one of {ops}", code="E4013")
 
     async def _reply_of_letters(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -175,6 +186,12 @@ class ControlServer:
         name = _text(request, "connector", "")
         place = Position(first) if first else None
         return {"ok": True, "rewind": await self._face.rewind(name, place, since_ns, _user_of(writer))}
+
+    async def _alarm(self, request: Mapping[str, Any], writer: asyncio.StreamWriter) -> Mapping[str, Any]:
+        seconds = _number(request, "seconds", 0, SHELVE_S_MAX)
+        id_, action, note = (_text(request, key, "") for key in ("id", "action", "note"))
+        row = await self._face.rules.operate(id_, action, _user_of(writer), note, seconds)
+        return {"ok": True, "row": row}
 
     async def _watch(self, ids: Sequence[int], writer: asyncio.StreamWriter) -> None:
         """Send rows that changed until the client leaves; a slow client gets fewer, newer rows."""

@@ -20,12 +20,14 @@ from framegate.contract.errors import FrameBroken
 from framegate.contract.frame import Position
 from framegate.contract.letter import DeadLetter
 from framegate.observe.face import (
+    AlarmRow,
     BusHealth,
     ConnectorHealth,
     DeviceHealth,
     GatewayHealth,
     LetterRow,
     RewindRecord,
+    RuleHealth,
     TagRow,
     WalHealth,
 )
@@ -35,6 +37,7 @@ REPLY_BYTES_MAX = 16 * 1024 * 1024
 TAGS_PER_PAGE_MAX = 500
 WATCHED_TAGS_MAX = 500
 LETTERS_PER_PAGE_MAX = 500
+ALARMS_PER_PAGE_MAX = 500
 WATCH_INTERVAL_S = 0.2
 """Changes of watched tags go out at 5 Hz at most; between two sends the newest value wins."""
 WATCH_ALIVE_S = 2.0
@@ -86,6 +89,22 @@ def rewind_from(message: Mapping[str, Any]) -> RewindRecord:
     """The record of a rewind; raises FrameBroken E4013 where a field is missing."""
     try:
         return _record(RewindRecord, message)
+    except (KeyError, TypeError) as error:
+        raise _other_version(error) from error
+
+
+def rule_from(message: Mapping[str, Any]) -> RuleHealth:
+    """The record of one rule; raises FrameBroken E4013 where a field is missing."""
+    try:
+        return _record(RuleHealth, message)
+    except (KeyError, TypeError) as error:
+        raise _other_version(error) from error
+
+
+def alarm_from(message: Mapping[str, Any]) -> AlarmRow:
+    """The record of one alarm; raises FrameBroken E4013 where a field is missing."""
+    try:
+        return _record(AlarmRow, message)
     except (KeyError, TypeError) as error:
         raise _other_version(error) from error
 

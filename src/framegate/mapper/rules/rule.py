@@ -7,52 +7,100 @@ and what happens after a failure:
     rule = make(name, options, context)    checks options, loads scripts and models; raises Misconfigured
     rule.load(state)                       what `save` gave, once, before the first row; not on a first start
     rule.take(batch) -> batches            for each batch that holds one of its inputs
-    rule.tick(now_ns) -> batches           once a second, and never backwards
+    rule.tick(now_ns) -> batches           at each whole second of the log's time, and never backwards
     rule.save() -> bytes                   after rows were taken; becomes durable together with the cursor
     rule.close()                           gives every resource back; never raises
 
 Same rows, same ticks, same state: same answer. After a crash rows are taken again from the last durable cursor, with
-the state of that moment, so that what is derived is derived once.
+the state of that moment, so that what is derived is derived once. A tick says that every row which the gateway took
+before that second has been handed in.
 """
 
 from __future__ import annotations
 
+import fnmatch
+import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
-from framegate.contract.frame import Batch, TagId, ValueType
+from framegate.contract.errors import Misconfigured
+from framegate.contract.frame import Batch, Gap, Tag, TagId, ValueType
 from framegate.contract.ports import Catalogue, Log
+from framegate.observe.face import AlarmRow
 
 STATE_BYTES_MAX = 1 << 20
 """Of one rule; more is a failure of the rule."""
 FAULTS_MAX = 3
 """Failures after which a rule is switched off until its row or its file changes."""
+INPUTS_MAX = 10_000
+"""Tags that one rule may have as inputs."""
+_WILD = re.compile(r"[*?\[]")
+
+
+def is_pattern(text: str) -> bool:
+    """Whether a text stands for every tag that matches it, and not for the tag of that name."""
+    return _WILD.search(text) is not None
 
 
 @dataclass(frozen=True, slots=True)
 class RuleContext:
     """Everything a rule may ask for while it is made.
 
-    folder  where the files that its row names lie: HOME/rules
+    folder   where the files that its row names lie: HOME/rules
+    names    names of all tags of the tag table, as they are known outside; patterns match these and no derived tags
+    outputs  every tag that `output` was asked for
     """
 
     catalogue: Catalogue
     folder: Path
     log: Log
+    names: Sequence[str] = ()
+    outputs: list[TagId] = field(default_factory=list)
 
     def output(self, name: str, rule: str, type_: ValueType, unit: str = "") -> TagId:
         """Id of a tag that the rule publishes; the catalogue shows `rule/<rule>` as its device."""
-        return self.catalogue.intern(name, f"rule/{rule}", type_, unit, "R")
+        tag_id = self.catalogue.intern(name, device_of(rule), type_, unit, "R")
+        self.outputs.append(tag_id)
+        return tag_id
+
+    def inputs(self, wanted: Sequence[str]) -> tuple[Tag, ...]:
+        """Tags by their names and shell patterns, each once, in that order.
+
+        raises  Misconfigured E5030 - no such tag, nothing matches, or more than INPUTS_MAX
+        """
+        found: dict[str, None] = {}
+        for text in wanted:
+            matching = fnmatch.filter(self.names, text) if is_pattern(text) else [text]
+            if not matching:
+                raise Misconfigured(f"no tag matches {text}; see variables.yml", code="E5030")
+            found.update(dict.fromkeys(matching))
+        if len(found) > INPUTS_MAX:
+            raise Misconfigured(f"{len(found)} inputs; a rule has {INPUTS_MAX} at most", code="E5030")
+        return tuple([self._tag(name) for name in found])
+
+    def _tag(self, name: str) -> Tag:
+        tag = self.catalogue.find(name)
+        if tag is None:
+            raise Misconfigured(f"no tag {name}; name one of variables.yml, or one that a rule derives", code="E5030")
+        return tag
+
+
+def device_of(rule: str) -> str:
+    """What the catalogue shows as the device of a rule's tags; no row of drivers.yml can have such a name."""
+    return f"rule/{rule}"
 
 
 class Rule(Protocol):
     """One rule. All calls come from the loop thread, one at a time, and must be short."""
 
-    name: str
-    inputs: Collection[TagId]
-    """Tags whose rows are wanted; empty: every tag's, except those of rules."""
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def inputs(self) -> Collection[TagId]:
+        """Tags whose rows are wanted; empty: every tag's, except those of rules."""
 
     def take(self, batch: Batch) -> Sequence[Batch]:
         """Rows of the rule's inputs, among others; rows that follow from them. Raises GatewayError: it failed."""
@@ -67,6 +115,27 @@ class Rule(Protocol):
         """Raises GatewayError when the state is of no use; the rule then starts anew."""
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class SeesGaps(Protocol):
+    """A rule that wants to know of rows which will never come."""
+
+    def lose(self, gap: Gap) -> None: ...
+
+
+@runtime_checkable
+class HasAlarms(Protocol):
+    """A rule with alarms, which operators acknowledge and shelve."""
+
+    def alarms(self) -> Sequence[AlarmRow]: ...
+
+    def operate(self, condition: str, action: str, now_ns: int, by: str, note: str, until: int) -> Sequence[Batch]:
+        """Do as an operator asks; rows that tell of it.
+
+        action  a word of alarm_states.ACTIONS;  until: end of shelving, ns UTC
+        raises  DeviceRefused E5034 - no such condition; E5035 - not possible in its state
+        """
 
 
 class MakeRule(Protocol):
