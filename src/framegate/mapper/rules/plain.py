@@ -16,6 +16,8 @@ from typing import TypeAlias
 Plain: TypeAlias = "bool | float | int | bytes | dict[Plain, Plain] | None"
 
 DEPTH_MAX = 32
+EXACT_INTEGER_MAX = 1 << 53
+"""Whole numbers up to here are exact as Lua numbers."""
 _NUMBER = re.compile(rb"n(-?(?:\d+(?:\.\d+)?(?:e[+-]?\d+)?|nan|inf));", re.ASCII)
 _LENGTH = re.compile(rb"s(\d{1,9}):", re.ASCII)
 
@@ -37,7 +39,8 @@ def _read(text: bytes, place: int, depth: int) -> tuple[Plain, int]:
         return sign == b"t", place + 1
     if sign == b"n" and (number := _NUMBER.match(text, place)):
         value = float(number[1])
-        return int(value) if value.is_integer() and value else value, number.end()
+        is_whole = value.is_integer() and 0 < abs(value) <= EXACT_INTEGER_MAX  # -0.0 stays what it is
+        return int(value) if is_whole else value, number.end()
     if sign == b"s" and (length := _LENGTH.match(text, place)):
         stop = length.end() + int(length[1])
         if stop <= len(text):

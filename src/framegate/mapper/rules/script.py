@@ -32,7 +32,7 @@ from framegate.contract.quality import is_bad
 from framegate.endpoint.quantity import bytes_from, seconds_from
 from framegate.mapper.rules.lua_sandbox import DEADLINE_S, DEADLINE_S_MAX, MEMORY_BYTES_MAX, Frames, Sandbox
 from framegate.mapper.rules.named_tags import TEXT_BYTES_MAX, OutputRow, batches_of, input_tags, output_tags
-from framegate.mapper.rules.plain import Plain
+from framegate.mapper.rules.plain import EXACT_INTEGER_MAX, Plain
 from framegate.mapper.rules.rule import RuleContext
 
 API_VERSION = "1"
@@ -45,8 +45,6 @@ SLICE_ROWS_TEXT = 16
 """The same for texts, which may be long."""
 LAYOUTS_MAX = 1024  # tag arrays whose input rows are remembered; the oldest goes first
 LOG_LINES_PER_S = 10
-EXACT_INTEGER_MAX = 1 << 53
-"""Whole numbers up to here are exact as Lua numbers; those beyond are handed over as decimal text."""
 NS_PER_S = 1_000_000_000
 _VERSION = re.compile(rb"(?:\xef\xbb\xbf)?--[ \t]*version:[ \t]*(\S+)[ \t]*\r?(?:\n|$)")
 _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.-]*)*\.lua")
@@ -159,15 +157,17 @@ class Script:
         self, batch: Batch, rows: npt.NDArray[np.intp], places: Sequence[int], *, is_first: bool
     ) -> list[OutputRow]:
         quality = np.broadcast_to(batch.quality, len(batch.tag))[rows]
-        time = np.broadcast_to(batch.source_time, len(batch.tag))[rows]
+        times = np.broadcast_to(batch.source_time, len(batch.tag))[rows].tolist()
         try:
             values = _lua_values(batch.value[rows], batch.kind, quality.tolist())
             deadline_s = self._deadline_s if is_first else 0.0
-            frames = self._running().rows(deadline_s, places, values, quality.tolist(), (time / NS_PER_S).tolist())
+            frames = self._running().rows(
+                deadline_s, places, values, quality.tolist(), [time / NS_PER_S for time in times]
+            )
         except GatewayError as error:
             self._failed(error)
         self._log.write(frames, batch.gateway_time)
-        return self._rows_of(frames, time.tolist(), batch.gateway_time)
+        return self._rows_of(frames, times, batch.gateway_time)
 
     def _rows_of(self, frames: Frames, times: Sequence[int], now_ns: int) -> list[OutputRow]:
         rows: list[OutputRow] = []
@@ -322,7 +322,10 @@ def _texts(value: Any) -> Any:
 
 
 def _lua_values(value: npt.NDArray[Any], kind: Kind, quality: Sequence[int]) -> list[Any]:
-    """Values as numbers, booleans and bytes; None where the quality is Bad. Raises GatewayError E5057."""
+    """Values as numbers, booleans and bytes; None where the quality is Bad. Raises GatewayError E5057.
+
+    Whole numbers beyond EXACT_INTEGER_MAX become decimal text: Lua's numbers would round them.
+    """
     values: list[Any] = value.tolist()
     if kind is Kind.OBJECT:
         return [None if is_bad(status) else _lua_text(one) for one, status in zip(values, quality, strict=True)]
