@@ -36,11 +36,15 @@ class RuleContext:
     """Everything a rule may ask for while it is made.
 
     folder  where the files that its row names lie: HOME/rules
+    models  where models of a registry are kept, so that a start needs no network: HOME/data/models; None: nowhere
+    tables  where the tables lie: relative files of secrets start from here
     """
 
     catalogue: Catalogue
     folder: Path
     log: Log
+    models: Path | None = None
+    tables: Path = Path()
 
     def output(self, name: str, rule: str, type_: ValueType, unit: str = "") -> TagId:
         """Id of a tag that the rule publishes; the catalogue shows `rule/<rule>` as its device."""
