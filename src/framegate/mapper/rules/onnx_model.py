@@ -135,13 +135,11 @@ def _input_shape(inputs: Sequence[Any], features: int, shape: Sequence[int] | No
         raise Misconfigured(text, code="E5062")
     dims = [dim if isinstance(dim, int) and dim > 0 else 0 for dim in inputs[0].shape]
     if shape is None:
-        rest = prod(dim for dim in dims if dim) or 1
-        is_row = rest != features and dims.count(0) > 1 and dims[0] == 0  # [batch, features]: one row
-        open_left = dims.count(0) - (1 if is_row else 0)
-        filled = list(dims)
-        if is_row:
-            filled[0] = 1
-        fill = features // rest if rest and features % rest == 0 and open_left == 1 else 1
+        filled = (
+            [1, *dims[1:]] if len(dims) > 1 and not dims[0] else list(dims)
+        )  # the first of several is the batch: one row
+        rest = prod(dim for dim in filled if dim)
+        fill = features // rest if filled.count(0) == 1 and features % rest == 0 else 1
         filled = [dim or fill for dim in filled]
     else:
         filled = list(shape)
