@@ -16,7 +16,7 @@ from framegate.mapper.rules.features import FUNCTIONS, SAMPLES_MAX, Feature, Fea
 
 TAG = Tag(TagId(7), "a", "plc", ValueType.FLOAT64, "", "R")
 OTHER = Tag(TagId(9), "b", "plc", ValueType.FLOAT64, "", "R")
-NUMPY = {
+NUMPY: dict[str, Any] = {
     "avg": np.mean, "min": np.min, "max": np.max, "sum": np.sum, "std": np.std, "range": np.ptp, "count": len,
     "first": lambda values: values[0], "last": lambda values: values[-1],
 }  # fmt: skip

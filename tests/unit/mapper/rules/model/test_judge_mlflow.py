@@ -56,14 +56,22 @@ def answers(url: str) -> bool:
         return False
 
 
-def put_version(url: str, path: str, data: bytes) -> str:
-    """Upload a file and register its folder as the next version of wear."""
+def put_version(url: str, data: bytes) -> str:
+    """Upload a file as the model of a new run, and register it as the next version of wear."""
+    api = f"{url}/api/2.0/mlflow"
+    run = post(f"{api}/runs/create", experiment_id="0")["run"]["info"]
+    folder = f"{run['artifact_uri']}/model"
+    path = folder.removeprefix("mlflow-artifacts:/")
     httpx2.put(f"{url}/api/2.0/mlflow-artifacts/artifacts/{path}/model.onnx", content=data).raise_for_status()
-    body = {"name": "wear", "source": f"mlflow-artifacts:/{path}"}
-    answer = httpx2.post(f"{url}/api/2.0/mlflow/model-versions/create", json=body)
-    answer.raise_for_status()
-    version: str = answer.json()["model_version"]["version"]
+    made = post(f"{api}/model-versions/create", name="wear", source=folder, run_id=run["run_id"])
+    version: str = made["model_version"]["version"]
     return version
+
+
+def post(url: str, **body: str) -> Any:
+    answer = httpx2.post(url, json=body, timeout=60.0)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
 
 
 @pytest.mark.timeout(400)
@@ -73,14 +81,11 @@ def test_real_server_gives_versions_aliases_and_files(server: str, models: Any) 
         registry.version(model_name("models:/wear@live"))
     with pytest.raises(GatewayError, match=r"^E5067 .*names no version of wear"):
         registry.version(model_name("models:/wear/latest"))
-    httpx2.post(f"{server}/api/2.0/mlflow/registered-models/create", json={"name": "wear"}).raise_for_status()
+    api = f"{server}/api/2.0/mlflow/registered-models"
+    post(f"{api}/create", name="wear")
     files = [models.linear([[factor], [factor]]) for factor in (1.0, 10.0)]
-    assert [put_version(server, f"0/models/m {number}/artifacts", data) for number, data in enumerate(files)] == [
-        "1",
-        "2",
-    ]
-    alias = {"name": "wear", "alias": "live", "version": "1"}
-    httpx2.post(f"{server}/api/2.0/mlflow/registered-models/alias", json=alias).raise_for_status()
+    assert [put_version(server, data) for data in files] == ["1", "2"]
+    post(f"{api}/alias", name="wear", alias="live", version="1")
     for text, version in (("models:/wear@live", "1"), ("models:/wear/latest", "2"), ("models:/wear/1", "1")):
         assert registry.version(model_name(text)) == version
         assert registry.download(model_name(text), version, 1 << 20) == files[int(version) - 1]

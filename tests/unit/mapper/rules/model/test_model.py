@@ -56,9 +56,9 @@ def test_small_network_gives_what_the_reference_evaluator_gives(seed: int, featu
     )
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     given_ = dice.normal(size=features)
-    (expected,) = ReferenceEvaluator(made).run(None, {"x": given_.astype(np.float32).reshape(1, -1)})
+    expected: Any = ReferenceEvaluator(made).run(None, {"x": given_.astype(np.float32).reshape(1, -1)})
     model = load_model(made.SerializeToString(), features, None, 1, 0.2)
-    np.testing.assert_allclose(model.run(given_, 0.2)["y"], expected[0], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(model.run(given_, 0.2)["y"], expected[0][0], rtol=1e-4, atol=1e-5)
 
 
 def test_outputs_take_values_in_order_and_by_name(stage: Any, models: Any) -> None:
