@@ -286,6 +286,8 @@ end
 
 -- State: plain data as text, keys in order, so that the same state has the same bytes -----------------------------
 
+local entries = 0 -- of the value that is being written
+
 local function plain(value, depth, parts, seen)
   local kind = type(value)
   if kind == 'boolean' then
@@ -306,7 +308,8 @@ local function plain(value, depth, parts, seen)
       local list = type(key) == 'string' and texts or type(key) == 'number' and numbers
       if not list then error('state has a key that is a ' .. type(key), 0) end
       list[#list + 1] = key
-      if #list > limits.state_entries then error('state holds more than ' .. limits.state_entries .. ' entries', 0) end
+      entries = entries + 1
+      if entries > limits.state_entries then error('state holds more than ' .. limits.state_entries .. ' entries', 0) end
     end
     sort(numbers)
     sort(texts)
@@ -321,10 +324,10 @@ local function plain(value, depth, parts, seen)
   end
 end
 
-local function state_text()
-  local parts, state = {}, rawget(env, 'state')
-  if state == nil then return '' end
-  plain(state, 0, parts, {})
+local function plain_text(value)
+  local parts = {}
+  entries = 0
+  plain(value, 0, parts, {})
   local size = 0
   for _, part in ipairs(parts) do size = size + #part end
   if size > limits.state_bytes then error(format('state of %d bytes; %d are allowed', size, limits.state_bytes), 0) end
@@ -352,10 +355,8 @@ return {
   -- plain text of a declaration: `outputs`, `state_version`; read like state, so that nothing of it can act
   declared = function(seconds, name)
     return within_budget(seconds, function()
-      local parts, value = {}, rawget(env, name)
-      if value == nil then return false end
-      plain(value, 0, parts, {})
-      return concat(parts)
+      local value = rawget(env, name)
+      return value ~= nil and plain_text(value)
     end)
   end,
   bind = function(input_names, input_units, output) names, units, only_output = input_names, input_units, output end,
@@ -368,6 +369,11 @@ return {
     if not on_tick then return answer_of(true) end
     return answer_of(within_budget(seconds, function() emit_all(on_tick(now), 0, 0, now) end))
   end,
-  save = function(seconds) return within_budget(seconds, state_text) end,
+  -- bounded by what state may hold, and nothing of the script runs: it needs no hook
+  save = function()
+    local state = rawget(env, 'state')
+    if state == nil then return true, '' end
+    return settle(pcall(plain_text, state))
+  end,
   restore = function(state) env.state = state end,
 }

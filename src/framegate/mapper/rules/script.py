@@ -114,7 +114,7 @@ class Script:
     def save(self) -> bytes:
         """The script's `state`, behind the version that it gives its form. Raises GatewayError E5058: no plain data."""
         try:
-            self._saved = self._running().save(self._deadline_s)
+            self._saved = self._running().save()
         except GatewayError as error:
             if error.stable_code == "E5054":
                 error = GatewayError(error.text, code="E5058")

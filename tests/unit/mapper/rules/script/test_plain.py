@@ -41,10 +41,10 @@ def test_state_walks_into_lua_and_back_unchanged(value: Plain) -> None:
     if is_deep(value, 8):
         return
     SANDBOX.restore(written(value))
-    once = SANDBOX.save(1.0)
+    once = SANDBOX.save()
     assert read_plain(once) == value
     SANDBOX.restore(once)
-    assert SANDBOX.save(1.0) == once
+    assert SANDBOX.save() == once
 
 
 @settings(max_examples=300, deadline=None)
@@ -58,7 +58,7 @@ def test_any_bytes_are_a_value_or_a_value_error(text: bytes) -> None:
 
 def test_same_data_in_another_order_have_the_same_bytes() -> None:
     SANDBOX.restore(b"{s1:bts1:an2;n2;tn1;f}")
-    assert SANDBOX.save(1.0) == b"{n1;fn2;ts1:an2;s1:bt}"
+    assert SANDBOX.save() == b"{n1;fn2;ts1:an2;s1:bt}"
 
 
 @pytest.mark.parametrize("text", [b"nan;", b"nnan;", b"ninf;", b"n-inf;"])
@@ -68,4 +68,4 @@ def test_numbers_that_are_none_pass(text: bytes) -> None:
             read_plain(text)
     else:
         SANDBOX.restore(text)
-        assert SANDBOX.save(1.0) == text
+        assert SANDBOX.save() == text
