@@ -32,7 +32,6 @@ from framegate.config.source import read_table
 from framegate.contract.errors import Busy, Misconfigured
 from framegate.endpoint.clock import SystemClock
 from framegate.gateway.home import Home
-from framegate.runtime.discover import Plugins
 
 CentreOption: TypeAlias = Annotated[
     Path | None,
@@ -104,7 +103,7 @@ def pull(
             return manifest, await centre.tables(manifest)
 
     manifest, tables = _run(work(), config_centre, place)
-    problems = _write(tables, folder, plugins_of(place))
+    problems = _write(tables, folder, place)
     if problems:
         for line in problems:
             say(line)
@@ -173,7 +172,7 @@ def _checked(home: Home) -> dict[Table, bytes] | None:
     texts = _texts(home.config)
     plugins = plugins_of(home)
     try:
-        check_with_plugins(load_tables(home.config, plugins), plugins)
+        check_with_plugins(load_tables(home.config, plugins), plugins, home)
     except Misconfigured as error:
         if not error.problems:
             raise
@@ -192,7 +191,7 @@ def _texts(folder: Path) -> dict[Table, bytes]:
     return {table: text for table, text in found.items() if isinstance(text, bytes)}
 
 
-def _write(tables: Mapping[Table, bytes], folder: Path, plugins: Plugins) -> Sequence[str]:
+def _write(tables: Mapping[Table, bytes], folder: Path, home: Home) -> Sequence[str]:
     """Check the tables beside their folder, then put them there; what is wrong with them, line by line.
 
     Each table is replaced whole, and only when all three are on disk and fine.
@@ -201,7 +200,7 @@ def _write(tables: Mapping[Table, bytes], folder: Path, plugins: Plugins) -> Seq
         folder.parent.mkdir(parents=True, exist_ok=True)
         stage = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
-            problems = _staged(tables, folder, stage, plugins)
+            problems = _staged(tables, folder, stage, home)
             if not problems:
                 folder.mkdir(exist_ok=True)
                 for table in TABLES:
@@ -216,7 +215,7 @@ def _write(tables: Mapping[Table, bytes], folder: Path, plugins: Plugins) -> Seq
     return problems
 
 
-def _staged(tables: Mapping[Table, bytes], folder: Path, stage: Path, plugins: Plugins) -> Sequence[str]:
+def _staged(tables: Mapping[Table, bytes], folder: Path, stage: Path, home: Home) -> Sequence[str]:
     """Write and check the tables in a folder that looks like theirs: relative paths lead where they will lead."""
     names = {table: f"{table}.yml" for table in TABLES}
     for other in folder.iterdir() if folder.is_dir() else ():
@@ -225,8 +224,9 @@ def _staged(tables: Mapping[Table, bytes], folder: Path, stage: Path, plugins: P
     for table, name in names.items():
         _write_through(stage / name, tables[table])
         _take_after(folder / name, stage / name)
+    plugins = plugins_of(home)
     try:
-        check_with_plugins(load_tables(stage, plugins), plugins)
+        check_with_plugins(load_tables(stage, plugins), plugins, home)
     except Misconfigured as error:
         return render_problems(error.problems, stage) or [str(error)]
     return ()

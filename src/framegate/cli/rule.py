@@ -51,7 +51,7 @@ def try_(
     rows = load_rules(file, rule)
     log = make_log(level="warning")
     with recorded(frames) as (catalogue, names, batches):
-        entries = make_rules(rows, catalogue, names, file.resolve().parent / "rules", log, Metrics())
+        entries = make_rules(rows, catalogue, names, _home_of(file), log, Metrics())
         try:
             derived = derive(entries, batches, catalogue, SystemClock(), log)
             count = write_rows(_rows(derived, catalogue), _DERIVED_COLUMNS, output)
@@ -60,6 +60,12 @@ def try_(
                 entry.rule.close()
     say(f"{count:,} rows derived")
     return exits.FAILED if any(entry.faults.value for entry in entries) else exits.OK
+
+
+def _home_of(file: Path) -> Home:
+    """Where scripts and models of a file's rules lie: its home, or the folder rules/ beside it."""
+    folder = file.resolve().parent
+    return Home(folder.parent if folder.name == "config" else folder)
 
 
 def _rows(batches: Iterator[Batch], catalogue: Catalogue) -> Iterator[Mapping[str, Any]]:

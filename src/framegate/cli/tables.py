@@ -38,7 +38,7 @@ def check_with_plugins(tables: Tables, plugins: Plugins, home: Home) -> None:
     """What plugins and kinds of rules say to their rows; raises Misconfigured with every problem."""
     factories = Factories(plugins)
     check_plugins(tables, factories.driver, factories.connector)
-    check_rules(tables.rules, tables.variables, home.rules, make_log(level="error"))
+    check_rules(tables.rules, tables.variables, home, make_log(level="error"))
 
 
 def all_problems(home: Home, plugins: Plugins) -> tuple[Tables | None, Sequence[Problem]]:

@@ -3,7 +3,7 @@
 HOME/config/    endpoints.yml drivers.yml variables.yml
 HOME/plugins/   packaged plugins
 HOME/rules/     rule sets
-HOME/data/      the durable log
+HOME/data/      the durable log, and models that came from a registry
 HOME/run/       edge.sock, edge.pid
 """
 
@@ -40,6 +40,10 @@ class Home:
     @property
     def data(self) -> Path:
         return self.root / "data"
+
+    @property
+    def models(self) -> Path:
+        return self.data / "models"
 
     @property
     def run(self) -> Path:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from framegate.bus.bus import Bus
 from framegate.bus.rules import RULES_CURSOR
@@ -17,6 +16,7 @@ from framegate.contract.errors import DeviceRefused, Misconfigured, Problem
 from framegate.contract.frame import Tag, TagId, ValueType
 from framegate.contract.ports import Catalogue, Clock, Log
 from framegate.contract.quality import Quality
+from framegate.gateway.home import Home
 from framegate.mapper.rules.alarm_states import State
 from framegate.mapper.rules.engine import Engine, Entry
 from framegate.mapper.rules.host import RuleHost
@@ -32,13 +32,13 @@ class Rules:
     """All rules of a gateway, from start to stop."""
 
     def __init__(
-        self, rows: Mapping[str, RuleRow], names: Sequence[str], folder: Path, store: Store, bus: Bus,
+        self, rows: Mapping[str, RuleRow], names: Sequence[str], home: Home, store: Store, bus: Bus,
         clock: Clock, log: Log, metrics: Metrics,
     ) -> None:  # fmt: skip
         """raises Misconfigured - with every rule that cannot work"""
         self._rows, self._log, self._cursors = rows, log, store.cursors
         enabled = [row for row in rows.values() if row.enabled]
-        entries = make_rules(enabled, store.catalogue, names, folder, log, metrics)
+        entries = make_rules(enabled, store.catalogue, names, home, log, metrics)
         engine = Engine(entries, store.catalogue, clock, log)
         self.host = RuleHost(engine, bus, store.cursors, store.books.rules.take(), clock, log, metrics)
         self._task: asyncio.Task[None] | None = None
@@ -126,7 +126,7 @@ class PlainCatalogue:
 
 
 def make_rules(
-    rows: Sequence[RuleRow], catalogue: Catalogue, names: Sequence[str], folder: Path, log: Log, metrics: Metrics
+    rows: Sequence[RuleRow], catalogue: Catalogue, names: Sequence[str], home: Home, log: Log, metrics: Metrics
 ) -> list[Entry]:
     """Rules from their rows, in order of the table; one that is fed by another is made after it.
 
@@ -139,7 +139,7 @@ def make_rules(
     while waiting:
         later: list[RuleRow] = []
         for row in waiting:
-            context = RuleContext(catalogue, folder, log, names)
+            context = RuleContext(catalogue, home.rules, log, names, models=home.models, tables=home.config)
             try:
                 rule = maker_of(row.kind)(row.name, row.options, context)
             except Misconfigured as error:
@@ -160,11 +160,11 @@ def make_rules(
     return [made[row.name] for row in rows]
 
 
-def check_rules(rows: Mapping[str, RuleRow], variables: Sequence[VariableRow], folder: Path, log: Log) -> None:
+def check_rules(rows: Mapping[str, RuleRow], variables: Sequence[VariableRow], home: Home, log: Log) -> None:
     """Whether every rule can be made, disabled ones too; raises Misconfigured with every problem."""
     if rows:
         names = [row.name for row in variables]
-        for entry in make_rules(list(rows.values()), PlainCatalogue(variables), names, folder, log, Metrics()):
+        for entry in make_rules(list(rows.values()), PlainCatalogue(variables), names, home, log, Metrics()):
             entry.rule.close()
 
 

@@ -78,7 +78,7 @@ class Gateway:
         mapping = compile_mapping(binding.mapping)
         self.bus = Bus(self.store.wal, mapping, self.clock, self.log, self.metrics, row.ring_rows)
         self.rules = Rules(
-            self.tables.rules, names, self.home.rules, self.store, self.bus, self.clock, self.log, self.metrics
+            self.tables.rules, names, self.home, self.store, self.bus, self.clock, self.log, self.metrics
         )
         endpoints = {
             name: endpoint_from_row(name, endpoint.row, self.home.config)

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from framegate.config.validate import load_rules
+from framegate.gateway.home import Home
 from framegate.gateway.recording import derive, recorded
 from framegate.gateway.rules import make_rules
 from framegate.mapper.rules.alarm_states import text_table
@@ -31,7 +32,7 @@ def derived_by(folder: Path, rules: str, values: dict[str, list[float]]) -> list
                 file.write(json.dumps(row) + "\n")
     with recorded(folder / "plant.jsonl") as (catalogue, names, batches):
         rows = load_rules(folder / "rules.yml")
-        entries = make_rules(rows, catalogue, names, folder, QuietLog(), Metrics())
+        entries = make_rules(rows, catalogue, names, Home(folder), QuietLog(), Metrics())
         return [
             (catalogue.tag(tag).name, value)
             for batch in derive(entries, batches, catalogue, FakeClock(), QuietLog())

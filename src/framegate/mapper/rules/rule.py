@@ -18,6 +18,7 @@ before that second has been handed in.
 
 from __future__ import annotations
 
+import difflib
 import fnmatch
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -51,6 +52,8 @@ class RuleContext:
     folder   where the files that its row names lie: HOME/rules
     names    names of all tags of the tag table, as they are known outside; patterns match these and no derived tags
     outputs  every tag that `output` was asked for
+    models   where models of a registry are kept, so that a start needs no network: HOME/data/models; None: nowhere
+    tables   where the tables lie: relative files of secrets start from here
     """
 
     catalogue: Catalogue
@@ -58,6 +61,8 @@ class RuleContext:
     log: Log
     names: Sequence[str] = ()
     outputs: list[TagId] = field(default_factory=list)
+    models: Path | None = None
+    tables: Path = Path()
 
     def output(self, name: str, rule: str, type_: ValueType, unit: str = "") -> TagId:
         """Id of a tag that the rule publishes; the catalogue shows `rule/<rule>` as its device."""
@@ -83,7 +88,10 @@ class RuleContext:
     def _tag(self, name: str) -> Tag:
         tag = self.catalogue.find(name)
         if tag is None:
-            raise Misconfigured(f"no tag {name}; name one of variables.yml, or one that a rule derives", code="E5030")
+            near = difflib.get_close_matches(name, self.names, n=1) if len(self.names) <= INPUTS_MAX else []
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            text = f"no tag {name}{hint}; name one of variables.yml, or one that a rule derives"
+            raise Misconfigured(text, code="E5030")
         return tag
 
 

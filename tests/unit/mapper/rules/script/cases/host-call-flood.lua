@@ -1,0 +1,5 @@
+-- version: 1
+-- error: E5055
+return function(frame)
+  while true do log('again') end
+end
