@@ -1,14 +1,14 @@
 """What the mapper costs per tag, in microseconds of CPU: one JSON line.
 
-Batches of 125 rows of int16 as a driver hands them out, 80 of them, so 10,000 tags; every value is new in every pass. The
-cost of a batch that asks for nothing is taken in the same run: machines differ, ratios differ less. The median and the
-least of many passes are shown.
+Batches of 125 rows of int16 as a driver hands them out, 80 of them, so 10,000 tags; every value is new in every pass.
+The cost of a batch that asks for nothing is taken in the same run: machines differ, ratios differ less. The median and
+the least of many passes are shown.
 
     python benches/mapping.py [--only linear]
 
-Cases: linear is scale and offset; one_shape, 10,000 expressions that differ in their numbers; shapes, in their
-numbers and among 50 shapes; distinct, each with a shape of its own; inputs, each reads another tag of its device; reports
-are deadbands, of which one row in ten goes on; door is the swinging door.
+Cases: linear is scale and offset; one_shape, 10,000 expressions that differ in their numbers; shapes, in their numbers
+and among 50 shapes; distinct, each with a shape of its own; inputs, every second reads another tag of its device;
+reports, a deadband; door, the swinging door.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ def rows_of(case: str) -> list[MappingRow]:
     if case == "linear":
         return [MappingRow(TagId(tag), 0.1, -40.0, ValueType.INT16) for tag in range(TAGS)]
     if case in {"reports", "door"}:
-        wish = Processing(when="change", deadband=900.0) if case == "reports" else Processing(swinging_door=900.0)
-        wish = wish if case == "reports" else Processing(when="change", swinging_door=900.0)
+        reports = Processing(when="change", deadband=900.0)
+        wish = reports if case == "reports" else Processing(when="change", swinging_door=900.0)
         return [MappingRow(TagId(tag), type=ValueType.INT16, processing=wish) for tag in range(TAGS)]
     return [
         MappingRow(TagId(tag), type=ValueType.INT16, processing=wish, name=f"tag{tag}")

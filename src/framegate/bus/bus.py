@@ -65,24 +65,28 @@ class Bus:
     # -- FrameSink ------------------------------------------------------------------------------------------------
 
     def publish(self, batches: Sequence[Batch]) -> None:
-        """Take rows: map, place, ring, log. Never blocks.
+        """Take rows: map, place, ring, log. Never blocks; raises as `place` does."""
+        mapping = self._mapping
+        self.place([mapped for batch in batches for mapped in mapping(batch)])
+
+    def place(self, batches: Sequence[Batch]) -> None:
+        """Take rows that are mapped already: those of the mapping's own clock, and of rules.
 
         raises  StoreFailed E3011 - the ring is full and the policy is to block; the rows are in a gap
         """
-        wal, mapping, keep, update = self._wal, self._mapping, self._ring.append, self.latest.update
+        wal, keep, update = self._wal, self._ring.append, self.latest.update
         taken = count = refused = 0
         is_dropping = wal.state is WalState.FULL and wal.options.disk_full == "drop_new"
         room = 0 if is_dropping or wal.pending_bytes > PENDING_BYTES_MAX else self.ring_rows_max + wal.durable
-        for raw in batches:
-            for batch in mapping(raw):
-                rows = len(batch.tag)
-                if not 0 < rows <= RECORD_ROWS_MAX or wal.head + rows > room:
-                    refused += self._publish_rest(batch)
-                    continue
-                keep(wal.append(batch))
-                update(batch)
-                taken += rows
-                count += 1
+        for batch in batches:
+            rows = len(batch.tag)
+            if not 0 < rows <= RECORD_ROWS_MAX or wal.head + rows > room:
+                refused += self._publish_rest(batch)
+                continue
+            keep(wal.append(batch))
+            update(batch)
+            taken += rows
+            count += 1
         self._meters.rows.value += taken
         self._meters.batches.value += count
         if not self.is_paused and (

@@ -115,7 +115,7 @@ class Evaluation:
         if not self._has_source:
             columns.time[rows] = now_ns if self._is_timed or self._table is None else inputs.newest(self._table)
         quality = before if self._table is None else worse(before, inputs.worst(self._table))
-        if failing is not None or alarms is None or alarms.failing:
+        if failing is not None or (alarms is not None and alarms.failing):
             quality = self._tell(quality, failing, failed, alarms)
         if quality is not before:
             columns.own_quality()[rows] = quality
@@ -177,7 +177,7 @@ class Evaluation:
 
 
 def worse(quality: UInt32Column, other: UInt32Column) -> UInt32Column:
-    """Per row the quality of the higher severity; among equals the first wins, and is itself returned if it always does."""
+    """Per row the quality of the higher severity; the first among equals, and itself where it always wins."""
     is_worse = (other & np.uint32(SEVERITY)) > (quality & np.uint32(SEVERITY))
     return np.where(is_worse, other, quality) if is_worse.any() else quality
 

@@ -1,9 +1,9 @@
 """LuaJIT, closed: runs expressions that expression.py has let through, many at once and by pointer.
 
 Expressions that differ in numbers and tags only become one compiled loop, with what differs in columns of float64. The
-others are fused into functions of FUSED_MAX assignments, which stay with the interpreter: thousands of distinct straight
-lines that run once a second never earn the compiler's work. When a call fails, its expressions are called one by one to
-find which.
+others are fused into functions of FUSED_MAX assignments, which stay with the interpreter: thousands of distinct lines
+that run once a second never earn the compiler's work. When a call fails, its expressions are called one by one to find
+which.
 
 Closed means: an expression sees the functions below and nothing else, neither io nor os nor ffi, and texts have no
 methods. Memory is bounded, and so is the machine code of loops.
