@@ -61,7 +61,7 @@ def expression_rows(case: str) -> Iterator[Processing]:
         elif case == "inputs":
             text = f'value * {a:.4f} + tag["tag{number // 2 * 2}"]'
         else:
-            text = f"{formula(dice, 2)} + {formula(dice, 1)} * {a:.4f} + {b:.4f}"
+            text = f"{formula(dice, 2)} * {a:.4f} + {b:.4f}"
         yield Processing(expr=text) if case != "inputs" or number % 2 == 1 else Processing()
 
 

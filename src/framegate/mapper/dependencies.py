@@ -13,7 +13,7 @@ def levels_of(reads: Mapping[str, Sequence[str]]) -> Mapping[str, int]:
     reads    names of the tags that each tag's expression reads; those without an expression may be among them
     raises   Circle - there is no order
     """
-    levels: dict[str, int] = {}
+    levels = {name: 1 for name, others in reads.items() if not others or reads.keys().isdisjoint(others)}
     for name in reads:
         if name not in levels:
             _climb(name, reads, levels)

@@ -140,7 +140,7 @@ class Expression(NamedTuple):
         tags    form of a tag by its name
         raises  Misconfigured E1191 - an operator or a function gets what it cannot use
         """
-        known = _shape_form(self.shape, value, tuple([tags(name) for name in self.tag_names]))
+        known = _shape_form(self.shape, value, tuple([tags(name) for name in self.tag_names]) if self.tag_names else ())
         if known is None:
             # The remembered shape has the columns of another text: this one is read anew for its own.
             _form(_read(self.text).root, value, [tags(name) for name in self.tag_names], [0])
@@ -164,7 +164,8 @@ def parse_expression(text: str) -> Expression:
         if len(_shapes) >= SHAPES_MAX:
             _shapes.clear()
         _shapes[key] = shape
-    return Expression(text, shape, literals, tuple([literals[place][1:-1] for place in shape.tags]))
+    names = tuple([literals[place][1:-1] for place in shape.tags]) if shape.tags else ()
+    return Expression(text, shape, literals, names)
 
 
 def check_expression(text: str) -> tuple[str, ...]:

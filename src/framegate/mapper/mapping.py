@@ -195,7 +195,7 @@ def _formula(
     if not (row.has_source or is_timed or reads):
         text = f"tag {name}: its expr reads no tag, so nothing calls for it; add when: timer"
         raise Misconfigured(text, code="E1192")
-    of_tags = tuple([forms[other] for other in expression.tag_names])
+    of_tags = tuple([forms[other] for other in expression.tag_names]) if reads else ()
     return Formula(
         row.tag_id,
         name,

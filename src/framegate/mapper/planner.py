@@ -23,6 +23,7 @@ from framegate.mapper.report import sieve
 
 NUMBER_KINDS = "dlL"  # numpy characters of the kinds that scale, clamp and most expressions apply to
 _FORMS = {"d": NUMBER, "l": NUMBER, "L": NUMBER, "?": BOOLEAN, "O": TEXT}
+_FORM_OF_TYPE = {type_: _FORMS[type_.kind.value] for type_ in ValueType}
 _Levels: TypeAlias = list[tuple[int, int, Step]]
 """Level, place of the group, step."""
 
@@ -57,7 +58,7 @@ class MappingRow:
 
 def form_of(type_: ValueType) -> int:
     """What a tag of a type is to an expression: NUMBER, TEXT or BOOLEAN."""
-    return _FORMS[type_.kind.value]
+    return _FORM_OF_TYPE[type_]
 
 
 class Planner:
@@ -256,8 +257,8 @@ class Planner:
         """Calculated tags that follow from these, directly or by others; those of a timer wait for it."""
         found: dict[int, None] = {}
         waiting = [tag for tag in tags if tag in self._dependents]
-        while waiting:
-            for tag in self._dependents.get(waiting.pop(), ()):
+        for reader in waiting:  # grows on the way
+            for tag in self._dependents.get(reader, ()):
                 if tag not in found and not self.formulas[tag].is_timed:
                     found[tag] = None
                     waiting.append(tag)
