@@ -128,7 +128,8 @@ class _Undo:
         """raises Misconfigured E1191 - no expression, or one that does not give the type of the tag"""
         expression = parse_expression(text)
         self._name, self._form = name, form_of(type_)
-        if expression.dependencies or expression.form(self._form, {}.__getitem__) != self._form:
+        no_tags: dict[str, int] = {}
+        if expression.dependencies or expression.form(self._form, no_tags.__getitem__) != self._form:
             why = "it reads other tags, or gives another type than the tag has"
             raise Misconfigured(f"tag {name}: inverse cannot work: {why}", code="E1191")
         self._value, self._result = np.zeros(1), np.zeros(1)

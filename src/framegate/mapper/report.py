@@ -24,6 +24,7 @@ from framegate.mapper.processing import Processing
 
 NS = 1_000_000_000
 KINDS = "dlL?O"
+NEVER = 0xFFFF_FFFF  # in place of a quality: no row went on yet; no StatusCode has this severity
 Mask = npt.NDArray[np.bool_]
 
 
@@ -55,14 +56,11 @@ class Reports:
         self._heartbeat = np.array([int(row.heartbeat * NS) for row in asked], np.int64)
         self._is_change = np.array([row.when == "change" for row in asked], np.bool_)
         self._is_timer = np.array([row.when == "timer" for row in asked], np.bool_)
-        self._has_door = self._door > 0
-        self._has_bands = bool((self._deadband > 0).any() or (self._fraction > 0).any())
         self._has_heartbeats = bool((self._heartbeat > 0).any())
         # The last row that went on.
-        self._is_sent = np.zeros(count, np.bool_)
         self._sent_bits = np.zeros(count, np.uint64)
         self._sent_number = np.full(count, np.nan)
-        self._sent_quality = np.zeros(count, np.uint32)
+        self._sent_quality = np.full(count, NEVER, np.uint32)
         self._sent_time = np.zeros(count, np.int64)
         self._sent_at = np.zeros(count, np.int64)
         # The newest row, sent or held.
@@ -78,9 +76,14 @@ class Reports:
         self._slope_high = np.full(count, np.inf)
 
     _KEPT = (
-        "_is_sent", "_sent_bits", "_sent_number", "_sent_quality", "_sent_time", "_sent_at", "_bits", "_number",
+        "_sent_bits", "_sent_number", "_sent_quality", "_sent_time", "_sent_at", "_bits", "_number",
         "_quality", "_time", "_kind", "_object", "_is_held", "_slope_low", "_slope_high",
     )  # fmt: skip
+
+    def asked(self, places: Rows) -> Sequence[npt.NDArray[Any]]:
+        """Width and fraction of deadbands, bounds of doors, heartbeats in ns, who has when: change and who timer."""
+        columns = (self._deadband, self._fraction, self._door, self._heartbeat, self._is_change, self._is_timer)
+        return [column[places] for column in columns]
 
     def take_over(self, previous: Reports) -> None:
         """Go on from another mapping's state; a door whose bound changed begins anew at its next value."""
@@ -91,38 +94,45 @@ class Reports:
         for name in self._KEPT:
             getattr(self, name)[new] = getattr(previous, name)[old]
         other = new[self._door[new] != previous._door[old]]
-        self._is_sent[other] = self._is_held[other] = False
+        self._sent_quality[other] = NEVER
+        self._is_held[other] = False
 
     def sift(
-        self, places: Rows, value: ValueColumn, quality: UInt32Column, time: Int64Column, now_ns: int
+        self, round_: Round, value: ValueColumn, quality: UInt32Column, time: Int64Column, now_ns: int
     ) -> tuple[Mask, Sequence[Batch]]:
         """Which rows go on now, and held rows that go on before them.
 
-        places  of the rows' tags, each once;  quality, time  of every row;  now_ns  when the gateway took them
+        quality, time  of every row, or one for all;  now_ns  when the gateway took them
         """
-        kind = value.dtype.char
-        bits, number = _bits(value), _number(value)
-        is_changed = self._changed(places, value, bits, number)
+        places, kind = round_.places, value.dtype.char
+        bits = _bits(value)
+        number = _number(value) if round_.is_near or kind == "d" else None
+        keep: Mask = quality != self._sent_quality[places]
+        changed = self._changed(round_, value, bits, number)
         is_bad = quality & np.uint32(BAD) != 0
-        is_other = (quality != self._sent_quality[places]) | ~self._is_sent[places]
-        keep: Mask = is_other | (is_changed & self._is_change[places] & ~is_bad)
-        keep |= ~self._is_change[places] & ~self._is_timer[places]  # when: data, with a heartbeat
-        if self._has_heartbeats:
+        if is_bad.any():
+            changed &= ~is_bad
+        keep |= changed if round_.is_change is None else (changed & round_.is_change) | round_.is_data
+        if round_.has_heartbeat:
             keep |= self._due(places, now_ns)
         held: Sequence[Batch] = ()
-        doors = np.flatnonzero(self._has_door[places])
-        if len(doors):
-            held = self._swing(doors, places, keep, number, quality, time, now_ns)
-        self._bits[places], self._number[places], self._quality[places] = bits, number, quality
-        self._time[places], self._kind[places] = time, KINDS.index(kind)
+        if len(round_.doors):
+            assert number is not None
+            quality, time = np.broadcast_to(quality, len(value)), np.broadcast_to(time, len(value))
+            held = self._swing(round_, keep, number, quality, time, now_ns)
+        self._bits[places], self._quality[places], self._time[places] = bits, quality, time
+        self._kind[places] = KINDS.index(kind)
+        if number is not None:
+            self._number[places] = number
         if kind == "O":
             self._object[places] = value
-        self._sent(places[keep], now_ns)
+        if keep.any():
+            self._sent(round_.of(keep), now_ns)
         return keep, held
 
     def timed(self, places: Rows, now_ns: int) -> Sequence[Batch]:
         """The newest rows of timers whose moment it is; tags that were never read stay silent."""
-        known = places[self._is_sent[places]]
+        known = places[self._sent_quality[places] != NEVER]
         self._sent(known, now_ns)
         return self._batches(known, now_ns)
 
@@ -130,7 +140,7 @@ class Reports:
         """The newest rows of tags whose heartbeat is due."""
         if not self._has_heartbeats:
             return ()
-        due = np.flatnonzero(self._due(slice(None), now_ns) & self._is_sent)
+        due = np.flatnonzero(self._due(slice(None), now_ns) & (self._sent_quality != NEVER))
         self._sent(due, now_ns)
         return self._batches(due, now_ns)
 
@@ -140,18 +150,23 @@ class Reports:
         self._sent(held, now_ns)
         return self._batches(held, now_ns)
 
-    def _changed(self, places: Rows, value: ValueColumn, bits: npt.NDArray[np.uint64], number: Any) -> Mask:
+    def _changed(self, round_: Round, value: ValueColumn, bits: Any, number: Any) -> Mask:
+        """Rows whose value is not near enough to the last that went on."""
+        places = round_.places
         if value.dtype.char == "O":
             before = self._object[places].tolist()
             pairs = zip(value.tolist(), before, strict=True)
             return np.array([new.__class__ is not old.__class__ or new != old for new, old in pairs], np.bool_)
         changed: Mask = bits != self._sent_bits[places]
+        if number is None:
+            return changed
         last = self._sent_number[places]
         if value.dtype.char == "d":
             changed &= (number != last) & ~(np.isnan(number) & np.isnan(last))
-        if self._has_bands:
-            fraction, band = self._fraction[places], self._deadband[places]
-            width = np.where(fraction > 0, fraction * np.abs(last), band)
+        if round_.width is not None:
+            width = (
+                round_.width if round_.fraction is None else np.maximum(round_.width, round_.fraction * np.abs(last))
+            )
             changed &= ~((np.abs(number - last) <= width) & (width > 0))
         return changed
 
@@ -163,17 +178,17 @@ class Reports:
 
     def _swing(
         self,
-        doors: Rows,
-        places: Rows,
+        round_: Round,
         keep: Mask,
         number: Any,
         quality: UInt32Column,
         time: Int64Column,
         now_ns: int,
     ) -> Sequence[Batch]:
-        """Decide for rows with a door: writes `keep` at `doors`; returns held rows that go on before."""
-        at, new, when = places[doors], number[doors], time[doors]
-        is_repeat = self._is_sent[at] & (quality[doors] == self._sent_quality[at])
+        """Decide for rows with a door: writes `keep` there; returns held rows that go on before."""
+        doors = round_.doors
+        at, new, when = round_.door_places, number[doors], time[doors]
+        is_repeat = quality[doors] == self._sent_quality[at]
         is_bad = quality[doors] & np.uint32(BAD) != 0
         is_same = is_repeat & ~is_bad & np.isfinite(new) & np.isfinite(self._sent_number[at])
         is_repeat &= is_bad
@@ -198,11 +213,10 @@ class Reports:
         keep[doors] = ~holds & (~is_repeat | is_due)
         return batches
 
-    def _sent(self, places: Rows, now_ns: int) -> None:
+    def _sent(self, places: Rows | slice, now_ns: int) -> None:
         """The newest rows of these went on."""
         for name, newest in _SENT_NEWEST:
             getattr(self, name)[places] = getattr(self, newest)[places]
-        self._is_sent[places] = True
         self._is_held[places] = False
         self._sent_at[places] = now_ns
         self._slope_low[places], self._slope_high[places] = -np.inf, np.inf
@@ -233,24 +247,61 @@ _SENT_NEWEST = (
 )
 
 
-class Sieve(NamedTuple):
-    """Rows of an output whose tags ask for a report; a tag that occurs twice is in a round of its own.
+class Round:
+    """Rows of an output in which every tag occurs once, with what their tags ask for.
 
-    rounds  (rows, places) in order; in each, every tag once
+    rows, places  in the output and in the state, as slices where they are in a row
+    width         of deadbands;  fraction  of the last value;  None: nobody asks
+    is_change     None: all;  is_data  rows that go on anyhow and have a heartbeat
+    doors         rows with a swinging door
     """
 
-    rounds: Sequence[tuple[Rows, Rows]]
+    __slots__ = (
+        "_places", "door_places", "doors", "fraction", "has_heartbeat", "is_change", "is_data", "is_near", "places",
+        "rows", "width",
+    )  # fmt: skip
+
+    def __init__(self, rows: Sequence[int], places: Sequence[int], reports: Reports) -> None:
+        self.rows, self.places = _compact(rows), _compact(places)
+        self._places = np.array(places, np.intp)
+        width, fraction, door, heartbeat, is_change, is_timer = reports.asked(self._places)
+        self.fraction = fraction if fraction.any() else None
+        self.width = width if width.any() or self.fraction is not None else None
+        self.is_change = None if is_change.all() else is_change
+        self.is_data = ~is_change & ~is_timer
+        self.has_heartbeat = bool(heartbeat.any())
+        self.doors = np.flatnonzero(door)
+        self.door_places = self._places[self.doors]
+        self.is_near = self.width is not None or len(self.doors) > 0
+
+    def of(self, mask: Mask) -> Rows | slice:
+        """Places of the rows in a mask."""
+        return self.places if mask.all() else self._places[mask]
+
+
+def _compact(numbers: Sequence[int]) -> Rows | slice:
+    """The slice that holds these, where there is one: it costs a view instead of a copy."""
+    first = numbers[0]
+    is_run = list(numbers) == list(range(first, first + len(numbers)))
+    return slice(first, first + len(numbers)) if is_run else np.array(numbers, np.intp)
+
+
+class Sieve(NamedTuple):
+    """Rows of an output whose tags ask for a report, in rounds; a tag that occurs twice is in two of them."""
+
+    rounds: Sequence[Round]
 
     def apply(
         self, reports: Reports, value: ValueColumn, quality: UInt32Column, time: Int64Column, now_ns: int
     ) -> tuple[Mask | None, Sequence[Batch]]:
         """Which rows of the output go on (None: all), and held rows that go on before them."""
-        count = len(value)
-        quality, time = np.broadcast_to(quality, count), np.broadcast_to(time, count)
-        keep = np.ones(count, np.bool_)
+        keep = np.ones(len(value), np.bool_)
         held: list[Batch] = []
-        for rows, places in self.rounds:
-            keep[rows], before = reports.sift(places, value[rows], quality[rows], time[rows], now_ns)
+        for round_ in self.rounds:
+            rows = round_.rows
+            qualities = quality if len(quality) == 1 else quality[rows]
+            times = time if len(time) == 1 else time[rows]
+            keep[rows], before = reports.sift(round_, value[rows], qualities, times, now_ns)
             held += before
         return None if keep.all() else keep, held
 
@@ -268,9 +319,7 @@ def sieve(tags: Iterable[int], reports: Reports) -> Sieve | None:
             rounds.append(([], []))
         rounds[number][0].append(row)
         rounds[number][1].append(place)
-    if not rounds:
-        return None
-    return Sieve([(np.array(rows, np.intp), np.array(places, np.intp)) for rows, places in rounds])
+    return Sieve([Round(rows, places, reports) for rows, places in rounds]) if rounds else None
 
 
 def _width(row: Processing) -> float:
