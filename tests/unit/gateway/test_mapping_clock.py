@@ -24,8 +24,8 @@ class Names:
     def __init__(self) -> None:
         self.tags: list[Tag] = []
 
-    def intern(self, name: str, device: str, type_: ValueType, unit: str, access: Access) -> TagId:
-        self.tags.append(Tag(TagId(len(self.tags) + 1), name, device, type_, unit, access))
+    def intern(self, name: str, device: str, type_: ValueType, unit: str, access: str) -> TagId:
+        self.tags.append(Tag(TagId(len(self.tags) + 1), name, device, type_, unit, cast(Access, access)))
         return self.tags[-1].id
 
     def tag(self, tag_id: int) -> Tag:
