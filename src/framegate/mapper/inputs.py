@@ -30,10 +30,17 @@ class Inputs:
         self.quality = np.full(len(tags) + 1, Quality.BAD_WAITING_FOR_INITIAL_DATA, np.uint32)
         self.time = np.zeros(len(tags) + 1, np.int64)
         self.quality[0] = Quality.GOOD
-        self.machine = Machine(self.value)
+        self._machine: Machine | None = None
         self.text_slots = frozenset(self.slots[tag] for tag in text_tags)
         for slot in self.text_slots:
             self.machine.input_texts[slot] = b""
+
+    @property
+    def machine(self) -> Machine:
+        """The LuaJIT that reads these; made when it is first needed, because most mappings need none."""
+        if self._machine is None:
+            self._machine = Machine(self.value)
+        return self._machine
 
     def table(self, rows: Sequence[Sequence[int]]) -> Slots | None:
         """intp[rows, most]: the slots of each row's inputs, filled up with slot 0; None when no row has any."""

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -300,6 +301,18 @@ def test_expressions_that_cannot_work_are_refused(rows: list[MappingRow], code: 
     with pytest.raises(Misconfigured) as caught:
         compile_mapping(rows)
     assert caught.value.stable_code == code
+
+
+def test_a_mapping_may_be_compiled_in_another_thread_while_one_maps() -> None:
+    before = compile_mapping([tag(1, expr="value + 1"), tag(2)])
+    with ThreadPoolExecutor(1) as pool:
+        made = pool.submit(compile_mapping, [tag(1, expr="value + tag['t2']"), tag(2)])
+        for value in range(100):
+            before(batch_of([1, 2], [float(value), 40.0]))
+        after = made.result(timeout=30)
+    after.take_over(before)
+    assert rows_of(after(batch_of([1], [2.0]))) == [(1, 2.0, WAITING)], "nothing read t2 before, so it was not kept"
+    assert rows_of(after(batch_of([2, 1], [40.0, 2.0]))) == [(2, 40.0, GOOD), (1, 42.0, GOOD)]
 
 
 def test_a_long_chain_of_calculated_tags_runs_in_order() -> None:
