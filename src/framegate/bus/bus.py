@@ -66,24 +66,28 @@ class Bus:
     # -- FrameSink ------------------------------------------------------------------------------------------------
 
     def publish(self, batches: Sequence[Batch]) -> None:
-        """Take rows: map, place, ring, log. Never blocks.
+        """Take rows: map, place, ring, log. Never blocks; raises as `place` does."""
+        mapping = self._mapping
+        self.place([mapped for batch in batches for mapped in mapping(batch)])
+
+    def place(self, batches: Sequence[Batch]) -> None:
+        """Take rows that are mapped already: those of the mapping's own clock, and of rules.
 
         raises  StoreFailed E3011 - the ring is full and the policy is to block; the rows are in a gap
         """
-        wal, mapping, keep, update = self._wal, self._mapping, self._ring.append, self.latest.update
+        wal, keep, update = self._wal, self._ring.append, self.latest.update
         taken = count = refused = 0
         is_dropping = wal.state is WalState.FULL and wal.options.disk_full == "drop_new"
         room = 0 if is_dropping or wal.pending_bytes > PENDING_BYTES_MAX else self.ring_rows_max + wal.durable
-        for raw in batches:
-            for batch in mapping(raw):
-                rows = len(batch.tag)
-                if not 0 < rows <= RECORD_ROWS_MAX or wal.head + rows > room:
-                    refused += self._publish_rest(batch)
-                    continue
-                keep(wal.append(batch))
-                update(batch)
-                taken += rows
-                count += 1
+        for batch in batches:
+            rows = len(batch.tag)
+            if not 0 < rows <= RECORD_ROWS_MAX or wal.head + rows > room:
+                refused += self._publish_rest(batch)
+                continue
+            keep(wal.append(batch))
+            update(batch)
+            taken += rows
+            count += 1
         self._meters.rows.value += taken
         self._meters.batches.value += count
         if not self.is_paused and (
@@ -93,14 +97,6 @@ class Bus:
         if refused and wal.options.disk_full == "block":
             why = wal.error or "the disk is too slow for the rows that arrive"
             raise StoreFailed(f"bus: {refused} rows dropped, {self.pending_rows} wait for the log: {why}", code=REFUSED)
-
-    def place(self, batches: Sequence[Batch]) -> None:
-        """Take rows as they are, without mapping: place, ring, log. Never drops them; at most RECORD_ROWS_MAX each."""
-        for batch in batches:
-            self._ring.append(self._wal.append(batch))
-            self.latest.update(batch)
-            self._meters.rows.value += len(batch.tag)
-            self._meters.batches.value += 1
 
     # -- RuleLog --------------------------------------------------------------------------------------------------
 
@@ -116,7 +112,12 @@ class Bus:
         if self.is_paused or self._wal.state in {WalState.FULL, WalState.CLOSED}:
             why = self._wal.error or "rows wait for the log"
             raise StoreFailed(f"bus: derived rows wait: {why}", code=REFUSED)
-        self.place([piece for batch in batches for piece in _pieces(batch)])
+        for batch in batches:
+            for piece in _pieces(batch):
+                self._ring.append(self._wal.append(piece))
+                self.latest.update(piece)
+                self._meters.rows.value += len(piece.tag)
+                self._meters.batches.value += 1
         self._wal.bind(entries_of(states), kept)
         if self._occupancy() >= PAUSE_AT:
             self._press()

@@ -129,7 +129,7 @@ class VariableReferences:
         self._sources = sources
         self._drivers = drivers
         self._problems = problems
-        self._tags: dict[str, int] = {}
+        self.tags: dict[str, int] = {}
         self._names: dict[str, int] = {}
         self.used: set[str] = set()
 
@@ -137,7 +137,7 @@ class VariableReferences:
         """One raw row, without those of its keys that are wrong in themselves; `index` is its place in the list."""
         tag, source = raw.get("tag"), raw.get("source")
         if tag is not None:
-            first = self._tags.setdefault(tag, index)
+            first = self.tags.setdefault(tag, index)
             if first == index:
                 self._check_name(index, tag, raw.get("rename"))
             else:

@@ -11,6 +11,7 @@ from typing import Any
 
 from framegate.config.explain import findings_of
 from framegate.config.problems import Problems
+from framegate.config.processing import ProcessingReferences
 from framegate.config.references import VariableReferences
 from framegate.config.rows import VariableRow
 from framegate.config.schema import Check, rows_check
@@ -42,6 +43,7 @@ class VariablesReader:
         self._references = references
         self._problems = problems
         self._checks: dict[str, Check] = {}
+        self._processing = ProcessingReferences(problems)
         self._maker = VariableMaker()
         self._group: list[tuple[int, Any]] = []
 
@@ -57,6 +59,7 @@ class VariablesReader:
         for index, raw in enumerate(left if isinstance(left, list) else ()):
             self.take(index, raw)
         self._check_group()
+        self._processing.finish(self._references.tags, self.rows)
 
     def _check_group(self) -> None:
         group, self._group = self._group, []
@@ -70,8 +73,10 @@ class VariablesReader:
             self._find_wrong(self._check_of(plugin), rows, wrong)
         for index, raw in group:
             if index not in wrong:
-                self.rows.append(self._maker.make(raw))
+                made = self._maker.make(raw)
+                self.rows.append(made)
                 self._references.check(index, raw)
+                self._processing.check(index, made)
             elif isinstance(raw, dict):
                 self._references.check(index, {key: raw[key] for key in raw.keys() - wrong[index]})
 

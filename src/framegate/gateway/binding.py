@@ -12,12 +12,17 @@ from typing import cast
 from framegate.config import ConnectorRow, DriverRow, Tables, VariableRow
 from framegate.contract.connector import Connector
 from framegate.contract.driver import BoundTag, Driver
-from framegate.contract.frame import TagId
+from framegate.contract.frame import TagId, ValueType
 from framegate.contract.plugin import Manifest
 from framegate.contract.ports import Catalogue
+from framegate.mapper.alarms import ALARM_DEVICE, ALARM_TAG
+from framegate.mapper.expression import parse_expression
 from framegate.mapper.mapping import MappingRow
+from framegate.mapper.processing import AS_READ
 from framegate.runtime.discover import load_role
 from framegate.runtime.slot import ScanPlan
+
+CALCULATED_DEVICE = ALARM_DEVICE
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +47,13 @@ class Binding:
     """What the tag table means to the running gateway.
 
     tags     per device and scan class, as its driver is told
-    mapping  rows whose values or names change on the way to the bus
+    mapping  rows whose values or names change on the way to the bus, and those that expressions read
+    alarm    tag under which failing expressions are told
     """
 
     tags: Mapping[str, Mapping[str, Sequence[BoundTag]]]
     mapping: Sequence[MappingRow]
+    alarm: TagId
 
     def plans(self, row: DriverRow, driver: Driver) -> list[ScanPlan]:
         """The device's merged reads, one plan per scan class that has tags; raises Misconfigured."""
@@ -58,15 +65,31 @@ def bind(tables: Tables, catalogue: Catalogue) -> Binding:
     """Intern every tag and sort the table by device and scan class."""
     tags: dict[str, dict[str, list[BoundTag]]] = {}
     mapping: list[MappingRow] = []
+    read = _read_by_expressions(tables.variables)
     for row in tables.variables:
-        tag_id = _intern(row, row.tag, catalogue)
-        rename_id = _intern(row, row.rename, catalogue) if row.rename else None
-        if row.scale != 1.0 or row.offset != 0.0 or rename_id is not None:
-            mapping.append(MappingRow(tag_id, row.scale, row.offset, row.type, rename_id))
-        bound = BoundTag(tag_id, row.tag, row.address, row.type, row.access, row.options)
-        tags.setdefault(row.source, {}).setdefault(row.scan, []).append(bound)
-    return Binding(tags, mapping)
+        tag_id = _intern(row, row.tag, catalogue, is_out=not row.rename)
+        rename_id = _intern(row, row.rename, catalogue, is_out=True) if row.rename else None
+        is_asked = row.processing is not AS_READ or row.scale != 1.0 or row.offset != 0.0 or rename_id is not None
+        if is_asked or row.tag in read:
+            mapping.append(
+                MappingRow(
+                    tag_id, row.scale, row.offset, row.type, rename_id, row.processing, row.tag, bool(row.source)
+                )
+            )
+        if row.source:
+            bound = BoundTag(tag_id, row.tag, row.address, row.type, row.access, row.options)
+            tags.setdefault(row.source, {}).setdefault(row.scan, []).append(bound)
+    alarm = catalogue.intern(ALARM_TAG, ALARM_DEVICE, ValueType.STRING, "", "R")
+    return Binding(tags, mapping, alarm)
 
 
-def _intern(row: VariableRow, name: str, catalogue: Catalogue) -> TagId:
-    return catalogue.intern(name, row.source, row.type, row.unit, row.access)
+def _read_by_expressions(rows: Sequence[VariableRow]) -> set[str]:
+    """Names of all tags that an expression reads."""
+    texts = [row.processing.expr for row in rows if row.processing.expr]
+    return {name for text in texts for name in parse_expression(text).dependencies}
+
+
+def _intern(row: VariableRow, name: str, catalogue: Catalogue, *, is_out: bool) -> TagId:
+    """A tag with an enum goes out as text; the gateway itself stands for the device of a calculated one."""
+    type_ = ValueType.STRING if is_out and row.processing.enum else row.type
+    return catalogue.intern(name, row.source or CALCULATED_DEVICE, type_, row.unit, row.access)

@@ -28,7 +28,9 @@ from framegate.endpoint.endpoint import endpoint_from_row
 from framegate.endpoint.pool import EndpointPool
 from framegate.gateway.binding import Binding, Factories, bind
 from framegate.gateway.home import Home
+from framegate.gateway.mapping_clock import MappingClock
 from framegate.gateway.rules import Rules
+from framegate.mapper.alarms import Alarms
 from framegate.mapper.mapping import compile_mapping
 from framegate.northbound.encoder import backfill_template, make_encoder
 from framegate.northbound.options import BacklogOrder, OutboxOptions, Start
@@ -75,8 +77,10 @@ class Gateway:
         names = [row.name for row in self.tables.variables] if self.tables.rules else []
         # The tag rows have become plans; 100,000 of them would hold 30 MiB for nobody.
         self.tables = replace(self.tables, variables=())
-        mapping = compile_mapping(binding.mapping)
+        self.alarms = Alarms(binding.alarm, self.log, self.metrics)
+        mapping = compile_mapping(binding.mapping, self.alarms)
         self.bus = Bus(self.store.wal, mapping, self.clock, self.log, self.metrics, row.ring_rows)
+        self.mapping = MappingClock(mapping, self.bus, self.clock, self.log)
         self.rules = Rules(
             self.tables.rules, names, self.home, self.store, self.bus, self.clock, self.log, self.metrics
         )
@@ -93,12 +97,15 @@ class Gateway:
         self.rules.start()
         watch = ClockWatch(self.clock, self.log, self.metrics)
         self._clock_watch = asyncio.create_task(watch.run(), name="clock watch")
+        self._mapping_task = asyncio.create_task(self.mapping.run(), name="mapping clock")
         await self.runtime.start(slots)
 
     async def stop(self) -> None:
         """Stop reading, keep what was read, deliver what is under way, close. Within 2 s, nothing lost."""
         self._clock_watch.cancel()
         await self.runtime.stop()
+        self._mapping_task.cancel()
+        self.mapping.release()
         await self.rules.stop()
         await self.bus.flush()
         await asyncio.gather(*(outbox.stop() for outbox in self.outboxes.values()))

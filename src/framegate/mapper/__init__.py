@@ -1,5 +1,7 @@
 """Raw values become engineering values here, once, when a batch enters the bus.
 
-`mapping` holds what is stateless and linear: rename, scale, offset. Expressions, deadbands and the inverse for
-writes are modules of their own beside it; stateful rules are subscribers of the bus and do not live in this package.
+`mapping` compiles what the tag table asks for; `planner` looks at a tag array once and makes a `layout`, which every
+batch of that array walks through: `linear`, `formula` (over `lua`, `inputs` and `alarms`), `columns`, `report`.
+`expression`, `grammar`, `wishes` and `dependencies` say what may be asked for; `inverse` goes the way back, for writes.
+Stateful rules are subscribers of the bus and live in `rules`.
 """

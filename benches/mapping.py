@@ -1,0 +1,132 @@
+"""What the mapper costs per tag, in microseconds of CPU: one JSON line.
+
+Batches of 125 rows of int16 as a driver hands them out, 80 of them, so 10,000 tags; every value is new in every pass.
+The cost of a batch that asks for nothing is taken in the same run: machines differ, ratios differ less. The median and
+the least of many passes are shown.
+
+    python benches/mapping.py [--only linear]
+
+Cases: linear is scale and offset; one_shape, 10,000 expressions that differ in their numbers; shapes, in their numbers
+and among 50 shapes; distinct, each with a shape of its own; inputs, every second reads another tag of its device;
+reports, a deadband; door, the swinging door.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from framegate.contract.frame import Batch, TagId, ValueType, uniform_quality, uniform_time
+from framegate.mapper.mapping import MappingRow, compile_mapping
+from framegate.mapper.processing import Processing
+
+ROWS = 125
+BATCHES = 80
+TAGS = ROWS * BATCHES
+STEP_NS = 1_000_000_000
+START_NS = 1_732_000_000_000_000_000
+
+
+def formula(dice: random.Random, depth: int) -> str:
+    """A formula of random shape that is finite for every value."""
+    if depth == 0:
+        return dice.choice(("value", f"{dice.uniform(0.1, 9):.4f}"))
+    left, right = formula(dice, depth - 1), formula(dice, depth - 1)
+    return dice.choice(
+        (
+            f"({left} {dice.choice('+-*')} {right})",
+            f"{left} / (1 + abs({right}))",
+            f"{dice.choice(('min', 'max'))}({left}, {right})",
+            f"iif({left} > {right}, {left}, {dice.uniform(0, 9):.3f})",
+            f"{dice.choice(('floor', 'abs', 'ceil', 'round'))}({left})",
+        )
+    )
+
+
+def expression_rows(case: str) -> Iterator[Processing]:
+    dice = random.Random(7)
+    shapes = [formula(dice, 2) for _ in range(50)]
+    for number in range(TAGS):
+        a, b = dice.uniform(0.1, 9), dice.uniform(-9, 9)
+        if case == "one_shape":
+            text = f"value * {a:.4f} + {b:.4f}"
+        elif case == "shapes":
+            text = f"{shapes[number % 50]} + {a:.4f} * value"
+        elif case == "inputs":
+            text = f'value * {a:.4f} + tag["tag{number // 2 * 2}"]'
+        else:
+            text = f"{formula(dice, 2)} * {a:.4f} + {b:.4f}"
+        yield Processing(expr=text) if case != "inputs" or number % 2 == 1 else Processing()
+
+
+def rows_of(case: str) -> list[MappingRow]:
+    if case == "plain":
+        return []
+    if case == "linear":
+        return [MappingRow(TagId(tag), 0.1, -40.0, ValueType.INT16) for tag in range(TAGS)]
+    if case in {"reports", "door"}:
+        reports = Processing(when="change", deadband=900.0)
+        wish = reports if case == "reports" else Processing(when="change", swinging_door=900.0)
+        return [MappingRow(TagId(tag), type=ValueType.INT16, processing=wish) for tag in range(TAGS)]
+    return [
+        MappingRow(TagId(tag), type=ValueType.INT16, processing=wish, name=f"tag{tag}")
+        for tag, wish in enumerate(expression_rows(case))
+    ]
+
+
+def passes_of(count: int) -> Iterator[Sequence[Batch]]:
+    dice = np.random.default_rng(1)
+    tags = [np.arange(at * ROWS, (at + 1) * ROWS, dtype=np.int32) for at in range(BATCHES)]
+    for number in range(count):
+        now = START_NS + number * STEP_NS
+        quality, times = uniform_quality(0), uniform_time(now)
+        yield [Batch(tag, dice.integers(-1000, 1000, ROWS), quality, times, now) for tag in tags]
+
+
+def cost_us(mapping: Callable[[Batch], Sequence[Batch]], passes: int) -> tuple[float, float]:
+    costs = []
+    for batches in passes_of(passes):
+        start = time.process_time_ns()
+        for batch in batches:
+            mapping(batch)
+        costs.append((time.process_time_ns() - start) / TAGS / 1000)
+    return round(statistics.median(costs[3:]), 4), round(min(costs[3:]), 4)
+
+
+def figures_of(case: str, passes: int) -> dict[str, float]:
+    rows = rows_of(case)
+    start = time.process_time_ns()
+    mapping = compile_mapping(rows)
+    compiled = time.process_time_ns()
+    for batch in next(passes_of(1)):
+        mapping(batch)
+    learned = time.process_time_ns()
+    median, least = cost_us(mapping, passes)
+    return {
+        "us_per_tag": median,
+        "least": least,
+        "compile_ms": round((compiled - start) / 1e6, 1),
+        "first_pass_ms": round((learned - compiled) / 1e6, 1),
+    }
+
+
+CASES = ("plain", "linear", "one_shape", "shapes", "distinct", "inputs", "reports", "door")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--passes", type=int, default=100)
+    parser.add_argument("--only", default="")
+    a = parser.parse_args()
+    found = {case: figures_of(case, a.passes) for case in CASES if case.startswith(a.only)}
+    print(json.dumps({"bench": "mapping", "tags": TAGS, "unit": "CPU us per tag", **found}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""What tag rows ask for on the way to the bus, checked: each row by itself, then expressions against the whole table.
+
+The rules are the mapper's own (mapper/wishes.py, mapper/expression.py); here they get their place in the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from framegate.config.explain import suggestion
+from framegate.config.problems import Problems
+from framegate.config.rows import VariableRow
+from framegate.contract.errors import Misconfigured
+from framegate.contract.frame import ValueType
+from framegate.mapper.dependencies import Circle, levels_of
+from framegate.mapper.expression import BOOLEAN, FORM_NAMES, NUMBER, TEXT, Expression, parse_expression
+from framegate.mapper.planner import form_of
+from framegate.mapper.processing import AS_READ
+from framegate.mapper.wishes import Asked, flaws
+
+_RESULTS: Mapping[int, str] = {
+    NUMBER: "iif(condition, 1, 0) makes a number of a condition",
+    BOOLEAN: "a condition is written like value > 0",
+    TEXT: 'a text is written like "on", and .. joins texts and numbers',
+}
+
+
+class _Asking(NamedTuple):
+    """A row with an expression."""
+
+    place: int
+    row: VariableRow
+    expression: Expression
+
+
+class ProcessingReferences:
+    """Takes every valid row in order; `finish` says what only the whole table shows."""
+
+    def __init__(self, problems: Problems) -> None:
+        self._problems = problems
+        self._asking: list[_Asking] = []
+
+    def check(self, index: int, row: VariableRow) -> None:
+        """What is wrong with one row by itself; `index` is its place in the list."""
+        wish = row.processing
+        if wish is AS_READ and row.limits is None:
+            return
+        asked = Asked(row.type, bool(row.source), row.access, row.scale, row.offset, row.limits, wish)
+        for flaw in flaws(asked):
+            self._add(index, flaw.key, "E1194", flaw.text)
+        if wish.inverse:
+            self._check_inverse(index, row)
+        if wish.expr:
+            expression = self._parse(index, "expr", wish.expr)
+            if expression is not None:
+                self._asking.append(_Asking(index, row, expression))
+            if expression is not None and not (row.source or expression.dependencies or wish.when == "timer"):
+                self._add(index, "expr", "E1192", "it reads no tag, so nothing calls for it; add when: timer and every")
+
+    def finish(self, names: Mapping[str, int], rows: list[VariableRow]) -> None:
+        """Unknown tags, forms that do not fit, circles.
+
+        names  every tag of the table, valid or not, with its place;  rows  the valid ones
+        """
+        if not self._asking:
+            return
+        wanted = {name for asking in self._asking for name in asking.expression.dependencies}
+        types = {row.tag: row.type for row in rows if row.tag in wanted}
+        for asking in self._asking:
+            self._check_tags(asking, names, types)
+        self._check_circles()
+
+    def _check_inverse(self, index: int, row: VariableRow) -> None:
+        expression = self._parse(index, "inverse", row.processing.inverse)
+        if expression is None:
+            return
+        if expression.dependencies:
+            self._add(index, "inverse", "E1191", "it can use value only: other tags may have changed since")
+            return
+        self._check_form(index, "inverse", row.type, expression, form_of(row.type), _no_tag)
+
+    def _check_tags(self, asking: _Asking, names: Mapping[str, int], types: Mapping[str, ValueType]) -> None:
+        index, row, expression = asking
+        unknown = [name for name in expression.dependencies if name not in names]
+        for name in unknown:
+            near = "" if self._problems.is_full else suggestion(name, names)
+            self._add(index, "expr", "E1192", f'no tag "{name}" in variables.yml{near}')
+        useless = [name for name in expression.dependencies if types.get(name) is ValueType.BYTES]
+        for name in useless:
+            self._add(index, "expr", "E1191", f'tag "{name}" is bytes; expressions read numbers, texts, true and false')
+        if unknown or useless or any(name not in types for name in expression.dependencies):
+            return  # a tag whose own row is wrong is told there
+        value = form_of(row.type) if row.source else None
+        self._check_form(index, "expr", row.type, expression, value, lambda name: form_of(types[name]))
+
+    def _check_form(
+        self,
+        index: int,
+        key: str,
+        type_: ValueType,
+        expression: Expression,
+        value: int | None,
+        tags: Callable[[str], int],
+    ) -> None:
+        try:
+            given = expression.form(value, tags)
+        except Misconfigured as error:
+            self._add(index, key, error.stable_code, error.text)
+            return
+        wanted = form_of(type_)
+        if given != wanted:
+            text = f"it gives {FORM_NAMES[given]}, and the tag is {type_.value}; {_RESULTS[wanted]}"
+            self._add(index, key, "E1191", text)
+
+    def _check_circles(self) -> None:
+        reads = {asking.row.tag: asking.expression.dependencies for asking in self._asking}
+        places = {asking.row.tag: asking.place for asking in self._asking}
+        while True:
+            try:
+                levels_of(reads)
+            except Circle as circle:
+                self._add(places[circle.names[0]], "expr", "E1193", circle.text)
+                for name in circle.names:  # one circle is told once, and the next one found without it
+                    del reads[name]
+            else:
+                return
+
+    def _parse(self, index: int, key: str, text: str) -> Expression | None:
+        try:
+            return parse_expression(text)
+        except Misconfigured as error:
+            self._add(index, key, error.stable_code, error.text)
+            return None
+
+    def _add(self, index: int, key: str, code: str, text: str) -> None:
+        self._problems.add("variables", ("variables", index, key), code, text)
+
+
+def _no_tag(name: str) -> int:
+    raise AssertionError(name)

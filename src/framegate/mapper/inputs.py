@@ -1,0 +1,115 @@
+"""Newest values of the tags that expressions read, each in a slot of its own, after scale, expr and clamp.
+
+They are kept here and not looked up among the latest values of the bus: there a tag is as it went on, perhaps held back
+by its deadband or turned into the text of its enum, and an expression wants the value as it was read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from framegate.contract.frame import Int64Column, UInt32Column
+from framegate.contract.quality import Quality
+from framegate.mapper.columns import BAD, CODE, Columns
+from framegate.mapper.lua import Machine
+
+TEXT_BYTES_MAX = 16_384  # of one text that an expression reads; a longer one fails the expression
+Slots = npt.NDArray[np.intp]
+
+
+class Inputs:
+    """Columns by slot. Slot 0 belongs to no tag and is Good: rows with fewer inputs than others point at it."""
+
+    def __init__(self, tags: Sequence[int], text_tags: Sequence[int] = ()) -> None:
+        self.slots: Mapping[int, int] = {tag: slot for slot, tag in enumerate(tags, 1)}
+        self.value = np.full(len(tags) + 1, np.nan)
+        self.quality = np.full(len(tags) + 1, Quality.BAD_WAITING_FOR_INITIAL_DATA, np.uint32)
+        self.time = np.zeros(len(tags) + 1, np.int64)
+        self.quality[0] = Quality.GOOD
+        self._machine: Machine | None = None
+        self.text_slots = frozenset(self.slots[tag] for tag in text_tags)
+        for slot in self.text_slots:
+            self.machine.input_texts[slot] = b""
+
+    @property
+    def machine(self) -> Machine:
+        """The LuaJIT that reads these; made when it is first needed, because most mappings need none."""
+        if self._machine is None:
+            self._machine = Machine(self.value)
+        return self._machine
+
+    def table(self, rows: Sequence[Sequence[int]]) -> Slots | None:
+        """intp[rows, most]: the slots of each row's inputs, filled up with slot 0; None when no row has any."""
+        most = max(map(len, rows), default=0)
+        if not most:
+            return None
+        return np.array([[*slots, *[0] * (most - len(slots))] for slots in rows], np.intp)
+
+    def worst(self, table: Slots) -> UInt32Column:
+        """The worst quality among each row's inputs, without information bits."""
+        found: UInt32Column = self.quality[table].max(axis=1) & np.uint32(CODE)
+        return found
+
+    def newest(self, table: Slots) -> Int64Column:
+        """The newest source time among each row's inputs."""
+        found: Int64Column = self.time[table].max(axis=1)
+        return found
+
+    def take_over(self, previous: Inputs) -> None:
+        """Begin with what another mapping knew."""
+        shared = [(slot, previous.slots[tag]) for tag, slot in self.slots.items() if tag in previous.slots]
+        shared = [(new, old) for new, old in shared if (new in self.text_slots) == (old in previous.text_slots)]
+        new, old = (np.array(column, np.intp) for column in zip(*shared, strict=True)) if shared else (_NO_SLOTS,) * 2
+        for name in ("value", "quality", "time"):
+            getattr(self, name)[new] = getattr(previous, name)[old]
+        for slot, before in shared:
+            if slot in self.text_slots:
+                self.machine.input_texts[slot] = _text(previous.machine.input_texts[before])
+
+
+_NO_SLOTS: Slots = np.zeros(0, np.intp)
+
+
+class Feed(NamedTuple):
+    """Rows of a group whose tags expressions read.
+
+    is_fit  False: the rows came as another kind than their tags' type says, so no expression can use them
+    """
+
+    rows: Slots
+    slots: Slots
+    is_fit: bool = True
+
+    def apply(self, columns: Columns, inputs: Inputs) -> None:
+        rows, slots = self.rows, self.slots
+        value, quality, time = columns.at(rows)
+        inputs.time[slots] = time
+        if not self.is_fit:
+            inputs.quality[slots] = np.where(quality & BAD, quality, Quality.BAD_TYPE_MISMATCH)
+            return
+        inputs.quality[slots] = quality
+        if value.dtype.char != "O":
+            inputs.value[slots] = value
+            return
+        texts = inputs.machine.input_texts
+        for slot, value_of in zip(slots.tolist(), value.tolist(), strict=True):
+            text = lua_text(value_of)
+            if text is None and not inputs.quality[slot] & BAD:
+                inputs.quality[slot] = Quality.BAD_OUT_OF_RANGE
+            texts[slot] = text or b""
+
+
+def lua_text(value: Any) -> bytes | None:
+    """A text as Lua takes it; None when there is none, or one too long."""
+    if not isinstance(value, str):
+        return None
+    text = value.encode("utf-8", "replace")
+    return text if len(text) <= TEXT_BYTES_MAX else None
+
+
+def _text(value: Any) -> bytes | None:
+    return lua_text(value) if isinstance(value, str) else None
