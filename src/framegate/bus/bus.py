@@ -93,6 +93,11 @@ class Bus:
             why = wal.error or "the disk is too slow for the rows that arrive"
             raise StoreFailed(f"bus: {refused} rows dropped, {self.pending_rows} wait for the log: {why}", code=REFUSED)
 
+    @property
+    def mapping(self) -> Mapping:
+        """What rows go through on their way in."""
+        return self._mapping
+
     def swap_mapping(self, mapping: Mapping) -> None:
         """Use another mapping from the next batch on."""
         self._mapping = mapping

@@ -38,6 +38,11 @@ class Home:
         return self.root / "data"
 
     @property
+    def history(self) -> Path:
+        """Generations of the configuration."""
+        return self.data / "config"
+
+    @property
     def run(self) -> Path:
         return self.root / "run"
 
