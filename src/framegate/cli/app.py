@@ -13,6 +13,7 @@ VERBS: Mapping[str, str] = {
     "demo": "Play a simulated plant through this gateway.",
     "verify-delivery": "Break things on purpose and count what became of every row.",
     "check": "Check the tables, offline; shows every problem.",
+    "cfg": "Change the configuration, see what that does, take it back.",
     "init": "Write commented sample tables.",
     "top": "Watch a running gateway: devices, connectors, log.",
     "tags": "Tags of a running gateway.",
@@ -27,6 +28,14 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "ls": "Records and gaps.",
         "verify": "Read and check every record.",
         "rewind": "Deliver again to a remote that has lost what it acknowledged.",
+    },
+    "cfg": {
+        "get": "Show a value of the tables.",
+        "set": "Set a value in the tables; comments stay.",
+        "diff": "What would change, and what would restart.",
+        "apply": "Have the tables take effect in the running gateway.",
+        "rollback": "Bring an old generation back.",
+        "history": "Who changed the configuration, when and why.",
     },
     "dlq": {
         "ls": "List them, with the reason.",
@@ -60,5 +69,6 @@ def make_app() -> App:
 def _group(noun: str, text: str) -> App:
     group = App(name=noun, help=text)
     for verb, verb_text in GROUPS[noun].items():
-        group.command(f"framegate.cli.{noun}:{verb}", name=verb, help=verb_text)
+        function = f"{verb}_value" if (noun, verb) == ("cfg", "set") else verb  # `set` is a name of Python's
+        group.command(f"framegate.cli.{noun}:{function}", name=verb, help=verb_text)
     return group

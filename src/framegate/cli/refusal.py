@@ -23,6 +23,8 @@ _BY_CODE = {
     "E4025": exits.USAGE,
     "E4011": exits.NOT_PERMITTED,
     "E4030": exits.FAILED,
+    "E4032": exits.FAILED,
+    "E4033": exits.USAGE,
 }
 _BY_KIND = (
     (Misconfigured, exits.MISCONFIGURED),

@@ -162,12 +162,12 @@ def steps_of(plan: Plan) -> tuple[str, ...]:
     steps += _steps("device", plan.replanned, "is read by a new plan, its line stays open")
     tags = plan.tags
     counts = (
-        (tags.added, "come"),
-        (tags.removed, "go"),
-        (tags.moved, "are read differently"),
-        (tags.reworked, "are read as before, with other values, names or texts"),
+        (tags.added, "new"),
+        (tags.removed, "gone"),
+        (tags.moved, "read differently"),
+        (tags.reworked, "read as before, with other scale, name, unit, text or processing"),
     )
-    steps += [f"{len(rows):,} tags {verb}" for rows, verb in counts if len(rows)]
+    steps += [f"tags {what}: {len(rows):,}" for rows, what in counts if len(rows)]
     return tuple(steps)
 
 
