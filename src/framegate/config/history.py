@@ -29,6 +29,8 @@ GENERATIONS_MAX = 50
 """Generations that are kept; the oldest goes first, the current one never."""
 GENERATIONS_BYTES_MAX = 256 << 20
 """Bytes of all generations together; two are kept whatever they take."""
+MODE = 0o640
+"""Of files that are made here; one that is replaced keeps its own."""
 RECORD_BYTES_MAX = 64 << 10
 REASON_CHARACTERS_MAX = 500
 CURRENT, RECORD = "current", "record.json"
@@ -125,9 +127,9 @@ class History:
             aside.mkdir(parents=True, mode=0o750)
             for table in TABLES:
                 self._write_table(aside / f"{table}.yml", texts[table], made.sha256[table], numbers)
-            write_durably(aside / RECORD, orjson.dumps(_raw(made), option=orjson.OPT_INDENT_2))
-            aside.rename(self.folder / str(number))
-            _sync_folder(self.folder)
+            _write_synced(aside / RECORD, orjson.dumps(_raw(made), option=orjson.OPT_INDENT_2))
+            _sync_folder(aside)
+            aside.rename(self.folder / str(number))  # synced with the pointer, which says nothing without it
         return made
 
     def make_current(self, number: int, *, is_published: bool) -> None:
@@ -187,7 +189,7 @@ class History:
                 if hashlib.sha256(last.read_bytes()).hexdigest() == digest:
                     path.hardlink_to(last)
                     return
-        write_durably(path, data)
+        _write_synced(path, data)
 
     def _prune(self, current: int) -> None:
         numbers = self.numbers()
@@ -215,14 +217,17 @@ class History:
 def write_durably(path: Path, data: bytes) -> None:
     """Replace a file whole: written aside, synced, renamed, and the rename synced."""
     aside = path.with_name(f".{path.name}.new")
-    mode = path.stat().st_mode & 0o777 if path.exists() else 0o640
-    with aside.open("wb") as file:
+    _write_synced(aside, data, path.stat().st_mode & 0o777 if path.exists() else MODE)
+    aside.replace(path)
+    _sync_folder(path.parent)
+
+
+def _write_synced(path: Path, data: bytes, mode: int = MODE) -> None:
+    with path.open("wb") as file:
         os.fchmod(file.fileno(), mode)
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-    aside.replace(path)
-    _sync_folder(path.parent)
 
 
 def _sync_folder(folder: Path) -> None:

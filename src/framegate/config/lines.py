@@ -5,8 +5,8 @@
 
 A line is taken this way only when it is one whole flow mapping of plain, plainly quoted or [low, high] values. Lines in
 between are parsed by libyaml on their own, and are taken when they are whole rows of the same list; whatever else
-there is, the table is read by libyaml from its first byte. Rows, flaws and their places are therefore the same as
-those of load_yaml, at a tenth of the time: libyaml's events cost 35 us a row, and are most of a reload.
+there is, the table is read by libyaml from its first byte. Rows, flaws and their places are therefore those of
+load_yaml, at a fifth of the time: libyaml's events cost 35 us a row, and would be most of a reload.
 """
 
 from __future__ import annotations

@@ -115,10 +115,10 @@ class _Walk:
         while True:
             event = self._next()
             if isinstance(event, _CLOSES):
-                node.end = int(event.end_mark.index) if node.is_flow else node.last_end
+                node.end = _mark(event).index + 1 if node.is_flow else node.last_end
                 return
             step: str | int = node.items
-            behind = _mark(event).index
+            behind: int = _mark(event).index
             if node.is_mapping:
                 key_end = self._node(event, (), behind).end
                 step = event.value if event.__class__ is yaml.ScalarEvent else ""

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from framegate.config import render_problems
+from framegate.config import garbage_waits, render_problems
 from framegate.config.history import Generation, History, Source, Texts, digests, read_texts
 from framegate.config.plan import Changes, Plan, steps_of
 from framegate.config.schema import TABLES
@@ -27,6 +28,8 @@ from framegate.observe.face import ChangeRecord, ConfigHealth, GenerationRecord
 
 LINES_LOGGED_MAX = 20
 """Problems that a log line repeats; `edge check` shows all of them."""
+SWITCH_S = 0.000_5
+"""How long the loop waits for its turn while tables are checked; Python's own 5 ms add up over a scan's wake-ups."""
 T = TypeVar("T")
 
 
@@ -158,7 +161,12 @@ class Applier:
 
     async def _prepare(self, texts: Texts) -> Change:
         next_id = len(self._gateway.store.catalogue) + 1
-        return await self._in_thread(lambda: prepare(self._gateway, texts, next_id))
+
+        def quietly() -> Change:
+            with giving_way(), garbage_waits():
+                return prepare(self._gateway, texts, next_id)
+
+        return await self._in_thread(quietly)
 
     def _write(self, texts: Texts, author: str, reason: str, source: Source) -> Generation:
         return self._history.write(texts, author, reason, source, self._gateway.clock.now_ns())
@@ -225,6 +233,17 @@ class Applier:
         self._is_pending = self._current is not None and digests(texts) != self._current.sha256
         if self._is_pending and not was_pending and self._current is not None:
             self._gateway.log.info("config_pending", generation=self._current.number)
+
+
+@contextlib.contextmanager
+def giving_way() -> Iterator[None]:
+    """Inside, threads that compute give way to the loop after SWITCH_S."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_S)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
 
 
 def owner_of(folder: Path) -> str:

@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 
 from framegate.bus.bus import Mapping as BusMapping
-from framegate.config import Tables, check_plugins, garbage_waits, load_tables
+from framegate.config import Tables, check_plugins, load_tables
 from framegate.config.history import Texts
 from framegate.config.plan import Outline, Plan, outline_of, plan_change
 from framegate.config.schema import TABLES
@@ -54,21 +54,20 @@ def prepare(gateway: Gateway, texts: Texts, next_id: int) -> Change:
     next_id  the id that the gateway's catalogue gives next
     raises   Misconfigured E1000 - with every problem; E4031 - only a restart of the process can change that
     """
-    with garbage_waits():
-        tables = load_tables(gateway.home.config, gateway.plugins, texts)
-        if len(texts) < len(TABLES):
-            text = f"tables in {gateway.home.config}: they changed while they were read; apply them again"
-            raise Misconfigured(text, code="E1102")
-        outline = outline_of(tables)
-        plan = plan_change(gateway.outline, outline)
-        if plan.settings:
-            text = f"{', '.join(plan.settings)}: not changed while the gateway runs; restart it, or put them back"
-            raise Misconfigured(text, code="E4031")
-        try:
-            return _made_ready(gateway, tables, outline, plan, next_id)
-        except Misconfigured:
-            check_plugins(tables, gateway.factories.driver, gateway.factories.connector)  # the same, with its places
-            raise
+    tables = load_tables(gateway.home.config, gateway.plugins, texts)
+    if len(texts) < len(TABLES):
+        text = f"tables in {gateway.home.config}: they changed while they were read; apply them again"
+        raise Misconfigured(text, code="E1102")
+    outline = outline_of(tables)
+    plan = plan_change(gateway.outline, outline)
+    if plan.settings:
+        text = f"{', '.join(plan.settings)}: not changed while the gateway runs; restart it, or put them back"
+        raise Misconfigured(text, code="E4031")
+    try:
+        return _made_ready(gateway, tables, outline, plan, next_id)
+    except Misconfigured:
+        check_plugins(tables, gateway.factories.driver, gateway.factories.connector)  # the same, with its places
+        raise
 
 
 def _made_ready(gateway: Gateway, tables: Tables, outline: Outline, plan: Plan, next_id: int) -> Change:

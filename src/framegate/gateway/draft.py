@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
+from framegate.bus.catalogue import DurableCatalogue
 from framegate.contract.errors import Busy, Misconfigured
 from framegate.contract.frame import Tag, TagId, ValueType
-from framegate.contract.ports import Catalogue
 
 ENTRIES_PER_TURN = 2_000
 """Entries made in one turn of the loop, about 2 ms."""
@@ -25,20 +25,18 @@ class DraftCatalogue:
     next_id  the id that the real catalogue gives next
     """
 
-    real: Catalogue
+    real: DurableCatalogue
     next_id: int
     _new: dict[str, TagId] = field(default_factory=dict)
     _wanted: dict[str, Tag] = field(default_factory=dict)
 
     def intern(self, name: str, device: str, type_: ValueType, unit: str, access: str) -> TagId:
         """Raises Misconfigured E4035 when there are no ids left."""
-        known = self.real.find(name)
-        if known is None:
-            tag_id = self._new.setdefault(name, TagId(self.next_id + len(self._new)))
-        else:
-            tag_id = known.id
-            if (known.device, known.type, known.unit, known.access) == (device, type_, unit, access):
-                return tag_id
+        same = self.real.known(name, device, type_, unit, access)
+        if same is not None:
+            return same
+        other = self.real.find(name)
+        tag_id = self._new.setdefault(name, TagId(self.next_id + len(self._new))) if other is None else other.id
         if tag_id > IDS_MAX:
             text = f"catalogue: {IDS_MAX:,} names of tags were ever given, and {name} is one more; start with a new log"
             raise Misconfigured(text, code="E4035")
