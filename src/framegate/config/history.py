@@ -138,6 +138,15 @@ class History:
             write_durably(self.folder / CURRENT, orjson.dumps({"generation": number, "is_published": is_published}))
         self._prune(number)
 
+    def drop_unfinished(self) -> None:
+        """Forget what a crash has left of generations that never came into force."""
+        number = self._pointer().get("generation")
+        for entry in self.folder.glob("*.new"):
+            shutil.rmtree(entry, ignore_errors=True)
+        if isinstance(number, int):
+            for later in (each for each in self.numbers() if each > number):
+                self.drop(later)
+
     def drop(self, number: int) -> None:
         """Forget a generation that never came into force."""
         shutil.rmtree(self.folder / str(number), ignore_errors=True)

@@ -54,6 +54,7 @@ class Applier:
 
         instead_of  what is wrong with the files, where it runs on the last good generation; they are taken once right
         """
+        await self._in_thread(self._history.drop_unfinished)
         self._current = await self._in_thread(self._history.current)
         if instead_of is not None:
             self._is_fallback = True

@@ -125,6 +125,8 @@ async def _stop(gateway: Gateway, plan: Plan, undo: AsyncExitStack) -> None:
     await asyncio.gather(
         *(gateway.runtime.remove(name) for name in devices), *(gateway.end_delivery(name) for name in connectors)
     )
+    for name in plan.connectors.stopped:
+        gateway.metrics.forget(connector=name)
 
 
 def _start_again(gateway: Gateway, name: str, scans: Sequence[Scan]) -> None:

@@ -136,7 +136,7 @@ def test_history_beyond_its_bytes_keeps_two(history: History, monkeypatch: Any) 
 def test_history_full_disk_is_told_and_leaves_the_old_one(history: History, monkeypatch: Any) -> None:
     keep(history, texts("one"))
     monkeypatch.setattr(os, "fsync", refuse)
-    with pytest.raises(StoreFailed, match="E4034.*No space left"):
+    with pytest.raises(StoreFailed, match=r"E4034.*No space left"):
         history.write(texts("two"), "anna", "", "file", 18)
     current = history.current()
     assert current is not None

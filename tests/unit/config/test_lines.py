@@ -12,11 +12,62 @@ from framegate.config.lines import load_rows
 from framegate.config.yaml import Document, load_yaml
 
 SCALARS = st.sampled_from(
-    ["a", "mb1", "4x00012", "0.1", "1e3", "-5", "0123", "true", "null", "~", "1:20", "pump 3", "°C", "流量", "m³/h", "''",
-     '""', "'it''s'", '"a, b: {c} # d"', "'x: y'", '"\\t"', "[0, 100]", "[0,100]", "[-1.5, 2]", "[a, b]", "{0: off}", "*a",
-     "&a 1", "!!str 1", "!x 1", "- a", "a #b", "a# b", "#", "", "{", "}", "x}", '"', "a\u2028b", "\x85", "\ufeff", "|", "> ",
-     "@x", "`", "%", "...", "---", "ns=2;s=foo", "a,b", "DB1.DBX0.0", "\t"]
-)  # fmt: skip
+    [
+        "a",
+        "mb1",
+        "4x00012",
+        "0.1",
+        "1e3",
+        "-5",
+        "0123",
+        "true",
+        "null",
+        "~",
+        "1:20",
+        "pump 3",
+        "°C",
+        "流量",
+        "m³/h",
+        "''",
+        '""',
+        "'it''s'",
+        '"a, b: {c} # d"',
+        "'x: y'",
+        '"\\t"',
+        "[0, 100]",
+        "[0,100]",
+        "[-1.5, 2]",
+        "[a, b]",
+        "{0: off}",
+        "*a",
+        "&a 1",
+        "!!str 1",
+        "!x 1",
+        "- a",
+        "a #b",
+        "a# b",
+        "#",
+        "",
+        "{",
+        "}",
+        "x}",
+        '"',
+        "a\u2028b",
+        "\x85",
+        "\ufeff",
+        "|",
+        "> ",
+        "@x",
+        "`",
+        "%",
+        "...",
+        "---",
+        "ns=2;s=foo",
+        "a,b",
+        "DB1.DBX0.0",
+        "\t",
+    ]
+)
 KEYS = st.sampled_from(["tag", "source", "scale", "<<", "tag x", "0", '"tag"', "on", "? a"])
 LINES = st.one_of(
     st.tuples(
@@ -25,11 +76,36 @@ LINES = st.one_of(
         st.sampled_from(["", "", "", " # note", "  ", "#x", " x", "\r"]),
     ).map(lambda made: f"{made[0]}{{{', '.join(f'{key}: {value}' for key, value in made[1])}}}{made[2]}"),
     st.sampled_from(
-        ["", "  # note", "# note", "  - tag: b", "    scale: 2", "  - |", "    # text", "    more", "  -", "variables: []",
-         "other: 1", "---", "...", "%YAML 1.2", "  - [1, 2]", "  - {tag: c,", "    scale: 2}", '  - {tag: "d', '    e"}',
-         "  - &a {tag: f}", "  - *a", "  - ? g", "\u2028", "  - text", "    on", "\t- {tag: h}"]
+        [
+            "",
+            "  # note",
+            "# note",
+            "  - tag: b",
+            "    scale: 2",
+            "  - |",
+            "    # text",
+            "    more",
+            "  -",
+            "variables: []",
+            "other: 1",
+            "---",
+            "...",
+            "%YAML 1.2",
+            "  - [1, 2]",
+            "  - {tag: c,",
+            "    scale: 2}",
+            '  - {tag: "d',
+            '    e"}',
+            "  - &a {tag: f}",
+            "  - *a",
+            "  - ? g",
+            "\u2028",
+            "  - text",
+            "    on",
+            "\t- {tag: h}",
+        ]
     ),
-)  # fmt: skip
+)
 HEADS = st.sampled_from(
     ["variables:", "variables:", "variables:", "# x\n\nvariables: # y", "variables: []", "other:", "\ufeffvariables:"]
 )
@@ -50,7 +126,7 @@ def by_lines(data: bytes, take: Any) -> Document:
 
 
 def assert_same(data: bytes) -> None:
-    """repr tells 1 from 1.0 and true. Before a flaw that ends the reading libyaml may not get as far: it reads ahead."""
+    """Compared as repr, which tells 1 from 1.0 and true. libyaml reads ahead: a flaw may end it some rows earlier."""
     (rows, document), (wanted_rows, wanted) = walked(by_lines, data), walked(by_libyaml, data)
     shown = data.decode("utf-8", "replace")
     assert repr(document) == repr(wanted), shown
