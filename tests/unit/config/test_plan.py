@@ -24,7 +24,8 @@ def driver(name: str, **keys: Any) -> DriverRow:
 
 def connector(name: str, **keys: Any) -> ConnectorRow:
     row = ConnectorRow(
-        name, "mqtt", "broker", "json", 32, "", "none", "ms", MappingProxyType({}), True, 4096, 4, 0.0, "oldest", "in_order", ""
+        name, "mqtt", "broker", "json", 32, "", "none", "ms", MappingProxyType({}), True, 4096, 4, 0.0, "oldest",
+        "in_order", "",
     )  # fmt: skip
     return replace(row, **keys)
 
@@ -64,8 +65,8 @@ def test_plan_same_tables_is_empty_in_any_order() -> None:
 @pytest.mark.parametrize(
     "keys",
     [
-        {"scale": -1.0}, {"offset": -2.0}, {"unit": "bar"}, {"description": "inlet"}, {"rename": "x"}, {"limits": (0.0, 1.0)},
-        {"processing": Processing(invert=True)}, {"processing": Processing(deadband=0.5)},
+        {"scale": -1.0}, {"offset": -2.0}, {"unit": "bar"}, {"description": "inlet"}, {"rename": "x"},
+        {"limits": (0.0, 1.0)}, {"processing": Processing(invert=True)}, {"processing": Processing(deadband=0.5)},
     ],
 )  # fmt: skip
 def test_plan_what_becomes_of_a_value_leaves_its_device_alone(keys: dict[str, Any]) -> None:
