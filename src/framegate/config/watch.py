@@ -54,7 +54,7 @@ class Watch:
             try:
                 seen = self._listen(seen)
             except (OSError, RuntimeError) as error:
-                # No watches are left, or the folder is away for a moment; the next look tries the kernel again.
+                # No watches are left, or there is no such folder: from here on it is looked at.
                 self._polling(str(error))
                 seen = self._poll(seen)
 
@@ -75,7 +75,7 @@ class Watch:
         return seen
 
     def _poll(self, seen: Signature) -> Signature:
-        """Look once a second, for as long as the folder is without events."""
+        """Look once a second, until stop()."""
         while not self._stop.wait(POLL_S):
             seen = self._look(seen)
         return seen
