@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import watchfiles
 
 from framegate.config import watch as module
 from framegate.config.watch import Watch
@@ -64,7 +65,7 @@ def test_watch_without_inotify_looks_and_says_so_once(
     def no_watches_left(*_: Any, **__: Any) -> Any:
         raise OSError(28, "OS file watch limit reached")
 
-    monkeypatch.setattr(module.watchfiles, "watch", no_watches_left)
+    monkeypatch.setattr(watchfiles, "watch", no_watches_left)
     monkeypatch.setattr(module, "POLL_S", 0.02)
     told, polling = begin()
     change_until_told(folder / "drivers.yml", told)
