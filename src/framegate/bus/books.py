@@ -67,7 +67,6 @@ class Books:
         self.gaps.load()
         self.letters.load()
         self.rewinds.load()
-        self.rules.load()
         self.marks.load()
         return self.cursors.restore(mark.cursors)
 

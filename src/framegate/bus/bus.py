@@ -122,6 +122,11 @@ class Bus:
         if self._occupancy() >= PAUSE_AT:
             self._press()
 
+    @property
+    def mapping(self) -> Mapping:
+        """What rows go through on their way in."""
+        return self._mapping
+
     def swap_mapping(self, mapping: Mapping) -> None:
         """Use another mapping from the next batch on."""
         self._mapping = mapping

@@ -99,6 +99,13 @@ class DurableCatalogue:
             return False
         return bool((np.frombuffer(self._attributes, np.uint32)[tag] != _HOLE).all())
 
+    def known(self, name: str, device: str, type_: ValueType, unit: str, access: str) -> TagId | None:
+        """Id of a name whose attributes are exactly these, else None; makes no object, and may be asked in a thread."""
+        tag_id = self._ids.get(name)
+        if tag_id is None or self._table[self._attributes[tag_id]] != (device, type_, unit, access):
+            return None
+        return TagId(tag_id)
+
     def names(self, after: int = 0) -> Iterator[tuple[TagId, str]]:
         """Ids above `after` with their names, ascending; lost entries are left out."""
         for tag_id in range(after + 1, len(self._names)):

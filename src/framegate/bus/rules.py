@@ -27,16 +27,17 @@ _PLACE_BYTES, _CHECK_BYTES = 8, 4
 
 
 class RuleBook:
-    """The entries as they were when the store was opened; written by `entries_of` and the log."""
+    """The entries of a store; written by `entries_of` and the log."""
 
     def __init__(self, disk: Disk) -> None:
         self._disk = disk
-        self._states: dict[str, RuleState] = {}
         self.broken: list[str] = []
         """Names of rules whose entry cannot be read; they begin anew."""
 
-    def load(self) -> None:
-        """Read the store; raises StoreFailed E3003 where it cannot be read at all."""
+    def read(self) -> Mapping[str, RuleState]:
+        """What the store holds now, also of rules that are gone; raises StoreFailed E3003."""
+        states: dict[str, RuleState] = {}
+        self.broken.clear()
         for key, data in self._disk.scan("meta", PREFIX, PREFIX_END):
             name = key[len(PREFIX) :].decode("utf-8", "replace")
             body = data[:-_CHECK_BYTES]
@@ -45,11 +46,7 @@ class RuleBook:
                 self.broken.append(name)
                 continue
             place = Position(int.from_bytes(body[:_PLACE_BYTES], "big"))
-            self._states[name] = RuleState(name, place, body[_PLACE_BYTES:])
-
-    def take(self) -> Mapping[str, RuleState]:
-        """What was found, handed over once: the host of the rules owns it from then on."""
-        states, self._states = self._states, {}
+            states[name] = RuleState(name, place, body[_PLACE_BYTES:])
         return states
 
 

@@ -20,15 +20,10 @@ VERBS: Mapping[str, str] = {
     "alarms": "Alarms of a running gateway.",
     "rule": "Local logic over tags: windows, alarms, scripts, models.",
     "dlq": "Messages that a remote refused for good.",
-    "cfg": "The tables, and the config centre that keeps their generations.",
+    "cfg": "Change the configuration, see what that does, take it back.",
     "version": "Show the version.",
 }
 GROUPS: Mapping[str, Mapping[str, str]] = {
-    "cfg": {
-        "push": "Publish the tables in the config centre (etcd).",
-        "pull": "Fetch a generation from the config centre.",
-        "centre": "Generations in the config centre, and what gateways made of them.",
-    },
     "tags": {"ls": "List tags and values.", "get": "Show tags by name.", "watch": "Follow changes."},
     "wal": {
         "stat": "How full it is, who lags.",
@@ -48,6 +43,17 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "return": "Bring an alarm back into service.",
     },
     "rule": {"ls": "List rules and how they do.", "test": "Run rules against recorded values, offline."},
+    "cfg": {
+        "get": "Show a value of the tables.",
+        "set": "Set a value in the tables; comments stay.",
+        "diff": "What would change, and what would restart.",
+        "apply": "Have the tables take effect in the running gateway.",
+        "rollback": "Bring an old generation back.",
+        "history": "Who changed the configuration, when and why.",
+        "push": "Publish the tables in the config centre (etcd).",
+        "pull": "Fetch a generation from the config centre.",
+        "centre": "Generations in the config centre, and what gateways made of them.",
+    },
     "dlq": {
         "ls": "List them, with the reason.",
         "retry": "Send them again through the running gateway.",
@@ -61,6 +67,7 @@ PLACES: Mapping[str, str] = {
     "alarms out-of-service": "framegate.cli.alarms:out_of_service",
     "alarms return": "framegate.cli.alarms:return_",
     "rule test": "framegate.cli.rule:try_",
+    "cfg set": "framegate.cli.cfg:set_value",
     "cfg push": "framegate.cli.cfg_centre:push",
     "cfg pull": "framegate.cli.cfg_centre:pull",
     "cfg centre": "framegate.cli.cfg_centre:centre",

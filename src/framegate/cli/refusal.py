@@ -30,6 +30,8 @@ _BY_CODE = {
     "E4030": exits.FAILED,
     "E5035": exits.FAILED,
     "E5040": exits.FAILED,
+    "E4032": exits.FAILED,
+    "E4033": exits.USAGE,
 }
 _BY_KIND = (
     (Misconfigured, exits.MISCONFIGURED),

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from cyclopts import Parameter
+
 from framegate.cli.options import HOME_DEFAULT, HomeOption
 from framegate.cli.service import serve
 
 
-def run(*, home: HomeOption = HOME_DEFAULT) -> int:
+def run(
+    *,
+    home: HomeOption = HOME_DEFAULT,
+    strict: Annotated[
+        bool, Parameter(negative=(), help="End with code 78 where the tables are wrong, also if older ones would work.")
+    ] = False,
+) -> int:
     """Run the gateway of a home until it is asked to stop. A second Ctrl-C ends it at once; the log survives that."""
-    return serve(home)
+    return serve(home, is_strict=strict)

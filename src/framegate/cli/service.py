@@ -1,7 +1,8 @@
 """The gateway of one home as a service: in the foreground, until SIGTERM or Ctrl-C. What `edge run` runs.
 
-Start: tables, lock of the home, metrics address, gateway, control socket. Stop in reverse, within 2 s. What cannot
-work is told before anything is connected, with file, line and column; exit code 78 then. Logs go to stderr.
+Start: tables, lock of the home, metrics address, gateway, control socket, watch over the tables. Stop in reverse,
+within 2 s. What cannot work is told before anything is connected, with file, line and column; exit code 78 then, unless
+an older configuration can stand in. Logs go to stderr.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ from framegate.cli import exits
 from framegate.cli.tables import check_with_plugins, plugins_of, read_tables
 from framegate.cli.talk import complain, say
 from framegate.config import GatewayRow, Tables, render_problems
+from framegate.config.history import History, Texts, read_texts
 from framegate.contract.errors import Misconfigured
 from framegate.contract.ports import Clock, Log
 from framegate.endpoint.clock import SystemClock
 from framegate.gateway.health import Health
 from framegate.gateway.home import Home
 from framegate.gateway.memory import be_frugal, settle
+from framegate.gateway.reload import reloading
 from framegate.gateway.wiring import Gateway
 from framegate.observe.log import make_log
 from framegate.ops import control, exposition
@@ -31,19 +34,20 @@ from framegate.runtime.discover import Plugins
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-def serve(home: Path, clock: Clock | None = None) -> int:
+def serve(home: Path, clock: Clock | None = None, *, is_strict: bool = False) -> int:
     """Run until asked to stop; returns the exit code. Raises Misconfigured, StoreFailed for what is not in a table.
 
-    clock  the machine's, unless an experiment brings its own
+    Where the tables are wrong and an older configuration was in force here before, the gateway runs on that, says so,
+    and takes the tables as soon as they are right.
+
+    clock      the machine's, unless an experiment brings its own
+    is_strict  wrong tables end the start all the same
     """
     be_frugal()
     place = Home(home.resolve())
     plugins = plugins_of(place)
     try:
-        service = _Service(place, read_tables(place, plugins), plugins, clock or SystemClock())
-        place.prepare()
-        with place.owned():
-            uvloop.run(service.run())
+        _run(place, plugins, clock or SystemClock(), is_strict=is_strict)
     except Misconfigured as error:
         if not error.problems:
             raise
@@ -54,12 +58,51 @@ def serve(home: Path, clock: Clock | None = None) -> int:
     return exits.OK
 
 
-class _Service:
-    """One gateway and what others see of it, from start to stop."""
+def _run(home: Home, plugins: Plugins, clock: Clock, *, is_strict: bool) -> None:
+    """Run on the tables of the home, else on the last good generation."""
+    history = History(home.history)
+    if not history.is_published:
+        with home.owned():
+            history.finish_publishing(home.config)
+    try:
+        texts = read_texts(home.config)
+        service = _Service(home, read_tables(home, plugins, texts), texts, plugins, clock)
+        _own_and_run(home, service)
+    except Misconfigured as error:
+        good = None if is_strict or not error.problems else history.current()
+        if good is None:
+            raise
+        for line in render_problems(error.problems, home.config):
+            say(line)
+        complain(f"{home.config} has {len(error.problems):,} problems; running on generation {good.number} meanwhile")
+        texts = history.texts(good.number)
+        _own_and_run(home, _Service(home, read_tables(home, plugins, texts), texts, plugins, clock, instead_of=error))
 
-    def __init__(self, home: Home, tables: Tables, plugins: Plugins, clock: Clock) -> None:
+
+def _own_and_run(home: Home, service: _Service) -> None:
+    home.prepare()
+    with home.owned():
+        uvloop.run(service.run())
+
+
+class _Service:
+    """One gateway and what others see of it, from start to stop.
+
+    texts       the tables it starts with
+    instead_of  what is wrong with those in its home, where they are others
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        tables: Tables,
+        texts: Texts,
+        plugins: Plugins,
+        clock: Clock,
+        instead_of: Misconfigured | None = None,
+    ) -> None:
         row = tables.gateway
-        self._home = home
+        self._home, self._texts, self._instead_of = home, texts, instead_of
         self._tags = len(tables.variables)
         self._plugins = plugins
         self._log: Log = make_log(level=row.log_level, gateway=row.name)
@@ -76,7 +119,8 @@ class _Service:
                 assert self._health is not None
                 server = await control.serve(self._health, self._home.socket)
                 self._log_start()
-                await self._asked_to_stop.wait()
+                async with reloading(self._health.config, self._home, self._log):
+                    await self._asked_to_stop.wait()
                 self._log.info("gateway_stopping")
                 self._health = None
                 await server.close()
@@ -91,11 +135,14 @@ class _Service:
         try:
             await self._gateway.start()
         except Misconfigured as error:
-            tables = read_tables(self._home, self._plugins)
+            tables = read_tables(self._home, self._plugins, self._texts)
             check_with_plugins(tables, self._plugins, self._home)  # the same mistake, with its line and column
             raise error from None
+        health = Health(self._gateway)
+        await health.config.begin(self._texts, self._instead_of)
+        self._texts = {}
         settle()
-        self._health = Health(self._gateway)
+        self._health = health
 
     async def _expose(self, row: GatewayRow) -> exposition.Exposition | None:
         if not row.metrics:

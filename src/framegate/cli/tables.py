@@ -10,6 +10,7 @@ from pathlib import Path
 
 from framegate.cli.talk import warn
 from framegate.config import Tables, check_plugins, load_tables
+from framegate.config.history import Texts
 from framegate.contract.errors import Misconfigured, Problem
 from framegate.gateway.binding import Factories
 from framegate.gateway.home import Home
@@ -29,9 +30,9 @@ def plugins_of(home: Home) -> Plugins:
     return plugins
 
 
-def read_tables(home: Home, plugins: Plugins) -> Tables:
-    """The tables by themselves; raises Misconfigured with every problem."""
-    return load_tables(home.config, plugins)
+def read_tables(home: Home, plugins: Plugins, texts: Texts | None = None) -> Tables:
+    """The tables by themselves, of the home's files or of these texts; raises Misconfigured with every problem."""
+    return load_tables(home.config, plugins, texts)
 
 
 def check_with_plugins(tables: Tables, plugins: Plugins, home: Home) -> None:

@@ -71,6 +71,10 @@ def _gateway(now: GatewayHealth, before: GatewayHealth) -> list[Text]:
     ]
     if now.problem:
         lines.append(Text(now.problem, style="bold red"))
+    if now.config.problem:
+        lines.append(Text(f"generation {now.config.generation} runs on; {now.config.problem}", style="bold red"))
+    elif now.config.is_pending:
+        lines.append(Text("changed tables wait for `edge cfg apply`", style="yellow"))
     letters = sum(connector.letters for connector in now.connectors)
     if letters:
         lines.append(Text(f"{letters:,} messages were refused for good; `edge dlq ls` shows why", style="yellow"))

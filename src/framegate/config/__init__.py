@@ -25,7 +25,7 @@ from framegate.config.rows import (
 from framegate.config.sample import write_samples
 from framegate.config.schema import merge_schemas
 from framegate.config.units import parse_bytes, parse_duration
-from framegate.config.validate import load_rules, load_tables
+from framegate.config.validate import garbage_waits, load_rules, load_tables
 
 __all__ = [
     "ConnectorRow",
@@ -37,6 +37,7 @@ __all__ = [
     "Tables",
     "VariableRow",
     "check_plugins",
+    "garbage_waits",
     "load_rules",
     "load_tables",
     "merge_schemas",

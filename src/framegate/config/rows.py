@@ -21,6 +21,7 @@ Encoding: TypeAlias = Literal["json", "json-batch", "protobuf"]
 Compression: TypeAlias = Literal["none", "zstd"]
 TimeUnit: TypeAlias = Literal["ms", "us", "ns", "iso"]
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
+Reload: TypeAlias = Literal["auto", "manual"]
 Start: TypeAlias = Literal["oldest", "newest"]
 RuleKind: TypeAlias = Literal["window", "alarm", "lua", "onnx"]
 BacklogWord: TypeAlias = Literal["in_order", "live_first"]
@@ -45,12 +46,13 @@ class StoreRow:
 
 @dataclass(frozen=True, slots=True)
 class GatewayRow:
-    """The gateway itself. `metrics` is host:port, or "" for none."""
+    """The gateway itself. `metrics` is host:port, or "" for none; `reload` says whether changed files take effect."""
 
     name: str = "gateway"
     tenant: str = "plant"
     metrics: str = "127.0.0.1:9100"
     log_level: LogLevel = "info"
+    reload: Reload = "auto"
     store: StoreRow = StoreRow()
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from framegate.config.endpoint_check import endpoint_problems
 from framegate.config.explain import Finding, findings_of, listed, suggestion
+from framegate.config.lines import load_rows
 from framegate.config.problems import Problems
 from framegate.config.references import RowReferences, VariableReferences, check_lanes, check_topic
 from framegate.config.rows import ConnectorRow, DriverRow, EndpointRow, GatewayRow, RuleRow, Tables, VariableRow
@@ -29,15 +30,18 @@ from framegate.contract.errors import Misconfigured, Problem
 from framegate.contract.plugin import Manifest
 
 
-def load_tables(folder: FilePath, plugins: Mapping[str, Manifest]) -> Tables:
+def load_tables(
+    folder: FilePath, plugins: Mapping[str, Manifest], texts: Mapping[Table, bytes] | None = None
+) -> Tables:
     """Read and check endpoints.yml, drivers.yml and variables.yml of a folder.
 
     folder   paths of certificates and keys in the tables are relative to it
     plugins  manifests by plugin name
+    texts    the tables' bytes where they do not come from the folder's files, e.g. those of a generation
     raises   Misconfigured E1000 - with every problem, placed; at most PROBLEMS_MAX and a count of the others
     """
-    load = _Load(folder, plugins)
-    with _garbage_waits():
+    load = _Load(folder, plugins, {} if texts is None else texts)
+    with garbage_waits():
         tables = load.run()
     if load.problems:
         placed = load.problems.placed(load.texts)
@@ -47,7 +51,7 @@ def load_tables(folder: FilePath, plugins: Mapping[str, Manifest]) -> Tables:
 
 
 @contextlib.contextmanager
-def _garbage_waits() -> Iterator[None]:
+def garbage_waits() -> Iterator[None]:
     """No cycle collector meanwhile: a load makes millions of short-lived objects and no cycles; it saves a third."""
     was_enabled = gc.isenabled()
     gc.disable()
@@ -61,11 +65,11 @@ def _garbage_waits() -> Iterator[None]:
 class _Load:
     """State of one load: texts read, problems found, rows that are fine."""
 
-    def __init__(self, folder: FilePath, plugins: Mapping[str, Manifest]) -> None:
+    def __init__(self, folder: FilePath, plugins: Mapping[str, Manifest], texts: Mapping[Table, bytes]) -> None:
         self.folder = folder
         self.plugins = plugins
         self.problems = Problems()
-        self.texts: dict[str, bytes] = {}
+        self.texts: dict[str, bytes] = {table: data for table, data in texts.items()}  # noqa: C416 - other key type
         self.names: dict[str, Mapping[str, Any] | None] = {}
         """Raw rows by section, wrong ones too; None where the table could not be read."""
         self.rules: dict[str, RuleRow] = {}
@@ -88,6 +92,8 @@ class _Load:
         return replace(tables, warnings=gathered.placed(self.texts)) if gathered else tables
 
     def _read(self, table: Table) -> None:
+        if table in self.texts:
+            return
         data = read_table(self.folder, table)
         if isinstance(data, bytes):
             self.texts[table] = data
@@ -172,9 +178,7 @@ class _Load:
         if "variables" not in self.texts:
             return (), references.used
         reader = VariablesReader(self.plugins, self.names["drivers"] or {}, references, self.problems)
-        document = self._whole(
-            "variables", load_yaml(self.texts["variables"], rows_key="variables", take_row=reader.take)
-        )
+        document = self._whole("variables", load_rows(self.texts["variables"], "variables", reader.take))
         reader.finish(document)
         if document is not None:
             rest = {key: [] if isinstance(value, list) else value for key, value in document.items()}

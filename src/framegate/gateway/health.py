@@ -18,6 +18,7 @@ from framegate import __version__
 from framegate.config import ConnectorRow, DriverRow
 from framegate.contract.frame import Position
 from framegate.contract.quality import Quality
+from framegate.gateway.apply import Applier
 from framegate.gateway.letters import LetterDesk
 from framegate.gateway.rewind import Rewinder
 from framegate.gateway.rules import Rules
@@ -42,10 +43,15 @@ _WILD = re.compile(r"[*?\[]")
 class Health:
     """The face of one running gateway."""
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Gateway, config: Applier | None = None) -> None:
         self._gateway = gateway
+        self._config = config or Applier(gateway)
         self._rewinder = Rewinder(gateway)
         self._letters = LetterDesk(gateway.store.letters, gateway.outboxes, gateway.clock, gateway.log, gateway.metrics)
+
+    @property
+    def config(self) -> Applier:
+        return self._config
 
     @property
     def letters(self) -> LetterDesk:
@@ -85,6 +91,7 @@ class Health:
             wal=wal,
             alarms_active=active,
             alarms_unacknowledged=unacknowledged,
+            config=self._config.health,
         )
 
     def find_tags(self, pattern: str, after: int, limit: int) -> Sequence[TagRow]:

@@ -46,6 +46,11 @@ class Home:
         return self.data / "models"
 
     @property
+    def history(self) -> Path:
+        """Generations of the configuration."""
+        return self.data / "config"
+
+    @property
     def run(self) -> Path:
         return self.root / "run"
 

@@ -7,8 +7,6 @@ instance, and a fresh session where its protocol has one. Who asked is kept in t
 
 from __future__ import annotations
 
-import asyncio
-
 from framegate.bus.opening import STORE
 from framegate.bus.rewinds import Rewind
 from framegate.bus.store import StoreOptions, open_store
@@ -32,7 +30,6 @@ class Rewinder:
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
-        self._turn = asyncio.Lock()
 
     async def rewind(self, connector: str, first: Position | None, since_ns: int, by: str) -> RewindRecord:
         """Set a cursor back, durably; delivery has begun anew on return. See bus/store.py for what is asked.
@@ -40,7 +37,7 @@ class Rewinder:
         raises  Misconfigured E4030 - it cannot be done as asked; StoreFailed - the disk does not take it
         """
         store = self._gateway.store
-        async with self._turn:
+        async with self._gateway.turn:
             store.plan_rewind(connector, first, since_ns, by)  # what cannot be done stops nothing
             async with self._gateway.standing_still(connector):
                 # Again: more was acknowledged before the connector stood still.

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from framegate.bus.bus import Bus
 from framegate.bus.rules import RULES_CURSOR
 from framegate.bus.store import Store
-from framegate.config import RuleRow, VariableRow
+from framegate.config import RuleRow, Tables, VariableRow
 from framegate.contract.errors import DeviceRefused, Misconfigured, Problem
 from framegate.contract.frame import Tag, TagId, ValueType
 from framegate.contract.ports import Catalogue, Clock, Log
@@ -32,15 +32,14 @@ class Rules:
     """All rules of a gateway, from start to stop."""
 
     def __init__(
-        self, rows: Mapping[str, RuleRow], names: Sequence[str], home: Home, store: Store, bus: Bus,
+        self, rows: Mapping[str, RuleRow], entries: Sequence[Entry], names: Sequence[str], store: Store, bus: Bus,
         clock: Clock, log: Log, metrics: Metrics,
     ) -> None:  # fmt: skip
-        """raises Misconfigured - with every rule that cannot work"""
+        """entries: the enabled rules;  names: what their patterns were matched with."""
+        self.names = names
         self._rows, self._log, self._cursors = rows, log, store.cursors
-        enabled = [row for row in rows.values() if row.enabled]
-        entries = make_rules(enabled, store.catalogue, names, home, log, metrics)
         engine = Engine(entries, store.catalogue, clock, log)
-        self.host = RuleHost(engine, bus, store.cursors, store.books.rules.take(), clock, log, metrics)
+        self.host = RuleHost(engine, bus, store.cursors, store.books.rules.read(), clock, log, metrics)
         self._task: asyncio.Task[None] | None = None
         for name, read in (("edge_alarms_active", self._active), ("edge_alarms_unacknowledged", self._unacknowledged)):
             metrics.gauge(name).read = read
@@ -123,6 +122,11 @@ class PlainCatalogue:
     def find(self, name: str) -> Tag | None:
         known = self._ids.get(name)
         return None if known is None else self._tags[known - 1]
+
+
+def names_for_rules(tables: Tables) -> Sequence[str]:
+    """Names of all tags of the table, where there is a rule whose patterns could match them."""
+    return [row.name for row in tables.variables] if tables.rules else ()
 
 
 def make_rules(

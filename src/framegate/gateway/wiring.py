@@ -13,36 +13,43 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 
 from framegate.bus.bus import Bus
 from framegate.bus.store import Store, StoreOptions, open_store
-from framegate.config import ConnectorRow, DriverRow, Tables
+from framegate.config import ConnectorRow, DriverRow, GatewayRow, Tables
+from framegate.config.plan import outline_of
 from framegate.contract.connector import ConnectorContext
-from framegate.contract.driver import DriverContext
-from framegate.contract.errors import GatewayError
+from framegate.contract.driver import Driver, DriverContext
+from framegate.contract.errors import GatewayError, Misconfigured
 from framegate.contract.plugin import Manifest
-from framegate.contract.ports import Clock, Log
-from framegate.endpoint.endpoint import endpoint_from_row
+from framegate.contract.ports import Catalogue, Clock, Log
+from framegate.endpoint.endpoint import Endpoint, endpoint_from_row
 from framegate.endpoint.pool import EndpointPool
-from framegate.gateway.binding import Binding, Factories, bind
+from framegate.gateway.binding import Factories, bind
 from framegate.gateway.home import Home
 from framegate.gateway.mapping_clock import MappingClock
-from framegate.gateway.rules import Rules
+from framegate.gateway.rules import Rules, make_rules, names_for_rules
 from framegate.mapper.alarms import Alarms
 from framegate.mapper.mapping import compile_mapping
-from framegate.northbound.encoder import backfill_template, make_encoder
+from framegate.mapper.rules.engine import Entry
+from framegate.northbound.encoder import Encoder, backfill_template, make_encoder
 from framegate.northbound.options import BacklogOrder, OutboxOptions, Start
 from framegate.northbound.outbox import Outbox
 from framegate.observe.clock_watch import ClockWatch
 from framegate.observe.metrics import Metrics
 from framegate.runtime.runtime import Runtime
+from framegate.runtime.scan import ScanPlan
 from framegate.runtime.slot import Slot
 
 
 class Gateway:
-    """Everything that runs, from lines to connectors. One per process and home."""
+    """Everything that runs, from lines to connectors. One per process and home.
+
+    turn  held by whoever stops and starts connectors or devices: one at a time
+    """
 
     def __init__(self, home: Home, tables: Tables, plugins: Mapping[str, Manifest], log: Log, clock: Clock) -> None:
         self.home = home
@@ -53,8 +60,10 @@ class Gateway:
         self.clock = clock
         self.started_ns = self.clock.now_ns()
         self._dice = random.Random()  # noqa: S311 - jitter, not secrets
-        self._factories = Factories(plugins)
+        self.factories = Factories(plugins)
+        self.turn = asyncio.Lock()
         self._outbox_tasks: dict[str, asyncio.Task[None]] = {}
+        self._encoders: dict[str, tuple[Encoder, Encoder]] = {}
 
     async def start(self) -> None:
         """Bring everything up; devices and remotes that are away are retried from then on.
@@ -73,32 +82,42 @@ class Gateway:
             disk_full=row.disk_full,
         )
         self.store: Store = await open_store(self.home.data, options, self.clock, self.log, self.metrics)
-        binding = bind(self.tables, self.store.catalogue)
-        names = [row.name for row in self.tables.variables] if self.tables.rules else []
-        # The tag rows have become plans; 100,000 of them would hold 30 MiB for nobody.
-        self.tables = replace(self.tables, variables=())
-        self.alarms = Alarms(binding.alarm, self.log, self.metrics)
-        mapping = compile_mapping(binding.mapping, self.alarms)
-        self.bus = Bus(self.store.wal, mapping, self.clock, self.log, self.metrics, row.ring_rows)
-        self.mapping = MappingClock(mapping, self.bus, self.clock, self.log)
-        self.rules = Rules(
-            self.tables.rules, names, self.home, self.store, self.bus, self.clock, self.log, self.metrics
-        )
-        endpoints = {
-            name: endpoint_from_row(name, endpoint.row, self.home.config)
-            for name, endpoint in self.tables.endpoints.items()
-        }
-        self.lines = EndpointPool(endpoints, self.clock, self.log, self.metrics)
-        self.outboxes = {row.name: self._outbox(row) for row in self.tables.connectors.values() if row.enabled}
-        slots = [self._slot(row, binding) for row in self.tables.drivers.values() if row.enabled]
-        self.runtime = Runtime(self.lines, self.bus, self.clock, self._dice, self.log, self.metrics)
+        try:
+            slots = self._connect()
+        except Misconfigured:
+            await self.store.close()
+            raise
         for outbox in self.outboxes.values():
-            self._deliver(outbox)
+            self.deliver(outbox)
         self.rules.start()
         watch = ClockWatch(self.clock, self.log, self.metrics)
         self._clock_watch = asyncio.create_task(watch.run(), name="clock watch")
         self._mapping_task = asyncio.create_task(self.mapping.run(), name="mapping clock")
         await self.runtime.start(slots)
+
+    def _connect(self) -> list[Slot]:
+        """Make everything between log and lines; returns the devices, ready to run. Raises Misconfigured."""
+        row = self.tables.gateway.store
+        binding = bind(self.tables, self.store.catalogue)
+        names = names_for_rules(self.tables)
+        # The tag rows have become plans; 100,000 of them would hold 30 MiB for nobody.
+        self.outline = outline_of(self.tables)
+        self.tables = replace(self.tables, variables=())
+        self.alarms = Alarms(binding.alarm, self.log, self.metrics)
+        mapping = compile_mapping(binding.mapping, self.alarms)
+        self.bus = Bus(self.store.wal, mapping, self.clock, self.log, self.metrics, row.ring_rows)
+        self.mapping = MappingClock(mapping, self.bus, self.clock, self.log)
+        self.rules = self.host_rules(self.tables, self.make_rules(self.tables, names, self.store.catalogue), names)
+        self.lines = EndpointPool(self.endpoints_of(self.tables), self.clock, self.log, self.metrics)
+        self.outboxes = {
+            row.name: self.make_outbox(row, self.tables.gateway)
+            for row in self.tables.connectors.values()
+            if row.enabled
+        }
+        drivers = [(row, self.factories.driver(row)) for row in self.tables.drivers.values() if row.enabled]
+        slots = [self.make_slot(row, driver, binding.plans(row, driver)) for row, driver in drivers]
+        self.runtime = Runtime(self.lines, self.bus, self.clock, self._dice, self.log, self.metrics)
+        return slots
 
     async def stop(self) -> None:
         """Stop reading, keep what was read, deliver what is under way, close. Within 2 s, nothing lost."""
@@ -128,56 +147,63 @@ class Gateway:
         finally:
             if row is not None and outbox is not None:
                 await asyncio.wait([self._outbox_tasks[connector]])
-                self.outboxes[connector] = self._outbox(row)
-                self._deliver(self.outboxes[connector])
+                self.deliver(self.make_outbox(row, self.tables.gateway))
 
-    def _deliver(self, outbox: Outbox) -> None:
+    def deliver(self, outbox: Outbox) -> None:
+        """Have an outbox deliver, in a task of its own."""
+        self.outboxes[outbox.name] = outbox
         self._outbox_tasks[outbox.name] = asyncio.create_task(outbox.run(), name=f"outbox {outbox.name}")
 
-    def _slot(self, row: DriverRow, binding: Binding) -> Slot:
-        driver = self._factories.driver(row)
+    async def end_delivery(self, connector: str) -> None:
+        """Have a connector deliver no more. Its cursor stays, and holds nothing back any more."""
+        outbox = self.outboxes.pop(connector)
+        self._encoders.pop(connector, None)
+        await outbox.stop()
+        await asyncio.wait([self._outbox_tasks.pop(connector)])
+        self.store.cursors.release(connector)
+
+    def make_rules(self, tables: Tables, names: Sequence[str], catalogue: Catalogue) -> list[Entry]:
+        """The enabled rules; raises Misconfigured with every one that cannot work. May run in a thread."""
+        enabled = [row for row in tables.rules.values() if row.enabled]
+        return make_rules(enabled, catalogue, names, self.home, self.log, self.metrics)
+
+    def host_rules(self, tables: Tables, entries: Sequence[Entry], names: Sequence[str]) -> Rules:
+        """Rules ready to run; each goes on from the state that the store holds of it."""
+        return Rules(tables.rules, entries, names, self.store, self.bus, self.clock, self.log, self.metrics)
+
+    def endpoints_of(self, tables: Tables) -> dict[str, Endpoint]:
+        """Rows of endpoints.yml with their meaning; raises Misconfigured."""
+        return {
+            name: endpoint_from_row(name, endpoint.row, self.home.config) for name, endpoint in tables.endpoints.items()
+        }
+
+    def make_slot(self, row: DriverRow, driver: Driver, plans: Sequence[ScanPlan]) -> Slot:
+        """A device ready to run; `plans` were made by this driver, or one with the same options."""
         log = self.log
         context = DriverContext(row.name, row.endpoint, self.lines, self.clock, log)
         return Slot(
             row.name,
             driver,
-            binding.plans(row, driver),
+            plans,
             context,
             self.bus,
             self.clock,
             self._dice,
             log,
             self.metrics,
-            factory=lambda: self._factories.driver(row),
+            factory=lambda: self.factories.driver(row),
         )
 
-    def _outbox(self, row: ConnectorRow) -> Outbox:
-        gateway = self.tables.gateway
-        encoder, backfill_encoder = (
-            make_encoder(
-                row.encoding,
-                tenant=gateway.tenant,
-                gateway=gateway.name,
-                connector=row.name,
-                template=template,
-                batch=row.batch,
-                compress=row.compress,
-                time=row.time,
-                catalogue=self.store.catalogue,
-                is_backfill=is_backfill,
-            )
-            for is_backfill, template in (
-                (False, row.topic),
-                (True, row.backfill_topic or backfill_template(row.encoding, row.topic)),
-            )
-        )
+    def make_outbox(self, row: ConnectorRow, gateway: GatewayRow) -> Outbox:
+        """A connector ready to deliver; raises Misconfigured."""
+        encoder, backfill_encoder = self._encoders[row.name] = self._make_encoders(row, gateway)
 
         def context(lost: Callable[[GatewayError], None]) -> ConnectorContext:
             return ConnectorContext(row.name, gateway.name, row.endpoint, self.lines, self.clock, self.log, lost)
 
         return Outbox(
             row.name,
-            self._factories.connector(row),
+            self.factories.connector(row),
             encoder,
             self.bus,
             self.store.cursors,
@@ -196,3 +222,30 @@ class Gateway:
             backfill_encoder=backfill_encoder,
             dead_letters=self.store.letters,
         )
+
+    def forget_tags(self) -> None:
+        """Names, types or units of tags have changed: encoders drop what they learnt of them."""
+        for encoder in chain.from_iterable(self._encoders.values()):
+            encoder.forget()
+
+    def _make_encoders(self, row: ConnectorRow, gateway: GatewayRow) -> tuple[Encoder, Encoder]:
+        """For live rows, and for back-fill."""
+        live, backfill = (
+            make_encoder(
+                row.encoding,
+                tenant=gateway.tenant,
+                gateway=gateway.name,
+                connector=row.name,
+                template=template,
+                batch=row.batch,
+                compress=row.compress,
+                time=row.time,
+                catalogue=self.store.catalogue,
+                is_backfill=is_backfill,
+            )
+            for is_backfill, template in (
+                (False, row.topic),
+                (True, row.backfill_topic or backfill_template(row.encoding, row.topic)),
+            )
+        )
+        return live, backfill

@@ -28,10 +28,12 @@ LOGGED_MAX = 8  # of those, how many the log repeats; the rows hold all
 class Alarms:
     """States of all failing tags. Used from the loop thread.
 
+    tag_id   tag whose rows tell of them
     failing  reason by tag id, of every tag whose expression fails now
     """
 
     def __init__(self, tag_id: TagId, log: Log, metrics: Metrics) -> None:
+        self.tag_id = tag_id
         self.failing: dict[int, str] = {}
         self._tag = np.array((tag_id,), np.int32)
         self._log = log

@@ -110,6 +110,46 @@ class WalHealth:
 
 
 @dataclass(frozen=True, slots=True)
+class ConfigHealth:
+    """The configuration in force.
+
+    generation  its number; since_ns: when it came into force
+    problem     why the tables in HOME/config are not in force; "" while they are, or wait for their turn
+    is_pending  they have changed and wait for `edge cfg apply`
+    """
+
+    generation: int = 0
+    since_ns: int = 0
+    problem: str = ""
+    is_pending: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRecord:
+    """One configuration that was in force; source: file, api, etcd or rollback."""
+
+    number: int
+    author: str
+    reason: str
+    source: str
+    time_ns: int
+    is_current: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeRecord:
+    """What a change did, or would do.
+
+    generation  the one in force afterwards; 0 for a change that was only tried
+    steps       one line for each thing that restarts, is planned anew, comes or goes
+    """
+
+    generation: int
+    steps: tuple[str, ...]
+    duration_ms: float
+
+
+@dataclass(frozen=True, slots=True)
 class GatewayHealth:
     """Everything `edge top` shows, taken at one moment.
 
@@ -134,6 +174,7 @@ class GatewayHealth:
     wal: WalHealth
     alarms_active: int = 0
     alarms_unacknowledged: int = 0
+    config: ConfigHealth = ConfigHealth()
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,8 +328,30 @@ class LetterFace(Protocol):
         """Throw a letter away, for good."""
 
 
+class ConfigFace(Protocol):
+    """The configuration of a running gateway: `edge cfg`."""
+
+    async def apply(self, author: str, reason: str, *, is_trial: bool = False) -> ChangeRecord:
+        """Bring the tables in HOME/config into force; is_trial: only say what that would do.
+
+        raises Misconfigured - with every problem; StoreFailed E4034 - it cannot be made to last
+        """
+
+    async def rollback(self, number: int, author: str, reason: str) -> ChangeRecord:
+        """Bring an old generation into force again, as a new one; raises as apply, and Misconfigured E4032."""
+
+    def history(self, limit: int) -> Sequence[GenerationRecord]:
+        """Generations on disk, newest first."""
+
+
 class GatewayFace(Protocol):
-    """What `ops` may ask of a gateway. Called on the loop; every answer is bounded, and made at once but for rewind."""
+    """What `ops` may ask of a gateway. Called on the loop; every answer is bounded.
+
+    Answers are made at once, but for rewind, letters.retry and changes of the configuration.
+    """
+
+    @property
+    def config(self) -> ConfigFace: ...
 
     @property
     def metrics(self) -> Metrics: ...

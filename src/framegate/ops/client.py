@@ -27,18 +27,30 @@ from framegate.contract.errors import (
 )
 from framegate.contract.letter import DeadLetter
 from framegate.contract.quality import Quality
-from framegate.observe.face import AlarmRow, GatewayHealth, LetterRow, RewindRecord, RuleHealth, TagRow
+from framegate.observe.face import (
+    AlarmRow,
+    ChangeRecord,
+    GatewayHealth,
+    GenerationRecord,
+    LetterRow,
+    RewindRecord,
+    RuleHealth,
+    TagRow,
+)
 from framegate.ops.message import (
     ALARMS_PER_PAGE_MAX,
     LETTERS_PER_PAGE_MAX,
     REPLY_BYTES_MAX,
     TAGS_PER_PAGE_MAX,
     alarm_from,
+    change_from,
     decode,
     encode,
+    generation_from,
     health_from,
     letter_from,
     letter_row_from,
+    problems_from,
     rewind_from,
     rule_from,
     tag_from,
@@ -46,14 +58,18 @@ from framegate.ops.message import (
 from framegate.ops.socket_file import address_of
 
 REPLY_WAIT_S = 5.0
+CHANGE_WAIT_S = 60.0
+"""100,000 tags take seconds to check, and a connector may take some to end what is under way."""
 REWIND_WAIT_S = 15.0
 """A connector may take some seconds to end what is under way."""
 RETRY_REPLY_WAIT_S = 15.0  # a gateway waits 10 s for a remote to take a dead letter
 RETRY_S = 1.0
-_BUSY_CODES = frozenset(("E4015", "E4023"))
+_BUSY_CODES = frozenset(("E4015", "E4023", "E4036"))
 _UNKNOWN_CODES = frozenset(("E4014", "E4019", "E5034", "E5035"))
 _KINDS: Mapping[str, type[GatewayError]] = {
-    "E4030": Misconfigured, "E2406": NoReply, "E5036": StoreFailed, "E2": NotConnected, "E3": StoreFailed,
+    "E4030": Misconfigured, "E4031": Misconfigured, "E4032": Misconfigured, "E4034": StoreFailed,
+    "E4035": Misconfigured, "E2406": NoReply, "E5036": StoreFailed, "E1": Misconfigured, "E2": NotConnected,
+    "E3": StoreFailed,
 }  # fmt: skip
 """By code, else by its first two characters."""
 
@@ -147,6 +163,23 @@ class ControlClient:
         request = {"op": "alarm", "id": id_, "action": action, "note": note, "seconds": seconds}
         return alarm_from(self._ask(request)["row"])
 
+    def apply_config(self, author: str, reason: str, *, is_trial: bool = False) -> ChangeRecord:
+        """Have the tables in HOME/config take effect, or (is_trial) hear what that would do.
+
+        raises Misconfigured - with every problem; StoreFailed E4034
+        """
+        request = {"op": "config_apply", "author": author, "reason": reason, "is_trial": is_trial}
+        return change_from(self._ask_patiently(request, CHANGE_WAIT_S)["change"])
+
+    def roll_back_config(self, generation: int, author: str, reason: str) -> ChangeRecord:
+        """Have an old generation take effect again; raises as apply_config, and Misconfigured E4032."""
+        request = {"op": "config_rollback", "generation": generation, "author": author, "reason": reason}
+        return change_from(self._ask_patiently(request, CHANGE_WAIT_S)["change"])
+
+    def config_history(self) -> list[GenerationRecord]:
+        """Generations that are kept, newest first."""
+        return [generation_from(row) for row in self._ask({"op": "config_history"})["rows"]]
+
     def letters(self, connector: str) -> Iterator[LetterRow]:
         """Dead letters, of one connector or ("") of all, fetched page by page."""
         after = ""
@@ -167,16 +200,19 @@ class ControlClient:
 
         raises DeviceRefused E4019; NotConnected E2405, NoReply E2406, Busy E4023 - not now
         """
-        self._socket.settimeout(RETRY_REPLY_WAIT_S)
-        try:
-            row = self._ask({"op": "letter_retry", "id": id_})["row"]
-        finally:
-            self._socket.settimeout(REPLY_WAIT_S)
+        row = self._ask_patiently({"op": "letter_retry", "id": id_}, RETRY_REPLY_WAIT_S)["row"]
         return None if row is None else letter_row_from(row)
 
     def drop_letter(self, id_: str) -> None:
         """Have a dead letter thrown away; raises DeviceRefused E4019."""
         self._ask({"op": "letter_drop", "id": id_})
+
+    def _ask_patiently(self, request: object, wait_s: float) -> dict[str, Any]:
+        self._socket.settimeout(wait_s)
+        try:
+            return self._ask(request)
+        finally:
+            self._socket.settimeout(REPLY_WAIT_S)
 
     def _ask(self, request: object) -> dict[str, Any]:
         self._send(request)
@@ -203,7 +239,7 @@ class ControlClient:
             raise FrameBroken("control socket: an answer beyond its limit; ask for fewer tags at a time", code="E4013")
         reply = decode(line)
         if not reply.get("ok"):
-            raise _refusal(str(reply.get("code")), str(reply.get("text")))
+            raise _refusal(str(reply.get("code")), str(reply.get("text")), reply.get("problems") or ())
         return reply
 
 
@@ -222,10 +258,12 @@ def _lost(path: Path) -> NotConnected:
     return NotConnected(f"gateway in {path.parent.parent}: it closed the connection; it may have stopped", code="E4010")
 
 
-def _refusal(code: str, text: str) -> GatewayError:
+def _refusal(code: str, text: str, problems: Sequence[Mapping[str, Any]]) -> GatewayError:
     if code in _BUSY_CODES:
         return Busy(text, wait_s=RETRY_S, code=code)
     if code in _UNKNOWN_CODES:
         return DeviceRefused(text, quality=Quality.BAD_NODE_ID_UNKNOWN, code=code)
     kind = _KINDS.get(code) or _KINDS.get(code[:2], FrameBroken)
+    if kind is Misconfigured:
+        return Misconfigured(text, code=code, problems=problems_from(problems))
     return kind(text, code=code)

@@ -4,11 +4,11 @@
     ...
     await server.close()
 
-Health, tags in pages, one tag, a watch on a window of tags; dead letters, which may be sent again and dropped; and the
-rewind of a connector; rules and alarms. A rewind, and what is done with an alarm, is kept with the user id that the
-kernel tells of the asker. Whoever may enter the
-gateway's home may ask (docs/decisions/0003); everything is bounded: bytes of a line, clients, tags, time to read an
-answer. Message forms are in message.py.
+Health, tags in pages, one tag, a watch on a window of tags; dead letters, which may be sent again and dropped; rules
+and alarms; changes of the configuration and the rewind of a connector. A change, a rewind, and what is done with an
+alarm are kept with the user id that the kernel tells of the asker. Whoever may enter the gateway's home may ask
+(docs/decisions/0003); everything is bounded: bytes of a line, clients, tags, time to read an answer. Message forms are
+in message.py.
 """
 
 from __future__ import annotations
@@ -21,13 +21,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from framegate.contract.errors import DeviceRefused, FrameBroken, GatewayError
+from framegate.contract.errors import DeviceRefused, FrameBroken, GatewayError, Misconfigured
 from framegate.contract.frame import Position
 from framegate.contract.quality import Quality
 from framegate.observe.face import GatewayFace, TagRow
 from framegate.ops.message import (
     ALARMS_PER_PAGE_MAX,
+    GENERATIONS_PER_PAGE_MAX,
     LETTERS_PER_PAGE_MAX,
+    REASON_CHARACTERS_MAX,
     REQUEST_BYTES_MAX,
     TAGS_PER_PAGE_MAX,
     WATCH_ALIVE_S,
@@ -35,9 +37,11 @@ from framegate.ops.message import (
     WATCHED_TAGS_MAX,
     decode,
     encode,
+    problems_as_rows,
 )
 from framegate.ops.socket_file import listening_socket
 
+CONFIG_OPS = ("config_apply", "config_rollback", "config_history")
 LETTER_OPS = ("letters", "letter", "letter_retry", "letter_drop")
 CLIENTS_MAX = 16
 REQUEST_WAIT_S = 60.0
@@ -123,6 +127,8 @@ class ControlServer:
                 return False
             if request.get("op") in LETTER_OPS:
                 reply = await self._reply_of_letters(request)
+            elif request.get("op") in CONFIG_OPS:
+                reply = await self._reply_of_config(request, writer)
             elif request.get("op") == "rewind":
                 reply = await self._rewind(request, writer)
             elif request.get("op") == "alarm":
@@ -131,6 +137,8 @@ class ControlServer:
                 reply = self._reply(request)
         except GatewayError as error:
             reply = {"ok": False, "code": error.stable_code, "text": error.text}
+            if isinstance(error, Misconfigured) and error.problems:
+                reply["problems"] = problems_as_rows(error.problems)
         await _send(writer, reply)
         return True
 
@@ -153,8 +161,24 @@ class ControlServer:
                 limit = _number(request, "limit", 100, ALARMS_PER_PAGE_MAX)
                 return {"ok": True, "rows": self._face.rules.alarms(_text(request, "after", ""), limit)}
             case other:
-                ops = ", ".join(("health", "tags", "get", "watch", "rewind", "rules", "alarms", "alarm", *LETTER_OPS))
+                asked = ("health", "tags", "get", "watch", "rewind", "rules", "alarms", "alarm")
+                ops = ", ".join((*asked, *CONFIG_OPS, *LETTER_OPS))
                 raise FrameBroken(f"control socket: no op {other!r}; one of {ops}", code="E4013")
+
+    async def _reply_of_config(self, request: Mapping[str, Any], writer: asyncio.StreamWriter) -> Mapping[str, Any]:
+        config = self._face.config
+        author = _text(request, "author", "")[:REASON_CHARACTERS_MAX] or _user_of(writer)
+        reason = _text(request, "reason", "")[:REASON_CHARACTERS_MAX]
+        match request["op"]:
+            case "config_apply":
+                is_trial = request.get("is_trial") is True
+                return {"ok": True, "change": await config.apply(author, reason, is_trial=is_trial)}
+            case "config_rollback":
+                number = _number(request, "generation", 0, 1 << 31)
+                return {"ok": True, "change": await config.rollback(number, author, reason)}
+            case _:
+                limit = _number(request, "limit", GENERATIONS_PER_PAGE_MAX, GENERATIONS_PER_PAGE_MAX)
+                return {"ok": True, "rows": config.history(limit)}
 
     async def _reply_of_letters(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         letters, id_ = self._face.letters, _text(request, "id", "")

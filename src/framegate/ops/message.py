@@ -10,21 +10,24 @@ number that JSON does not have (NaN, infinity) as null.
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, TypeVar
 
 import orjson
 
-from framegate.contract.errors import FrameBroken
+from framegate.contract.errors import FrameBroken, Problem
 from framegate.contract.frame import Position
 from framegate.contract.letter import DeadLetter
 from framegate.observe.face import (
     AlarmRow,
     BusHealth,
+    ChangeRecord,
+    ConfigHealth,
     ConnectorHealth,
     DeviceHealth,
     GatewayHealth,
+    GenerationRecord,
     LetterRow,
     RewindRecord,
     RuleHealth,
@@ -38,6 +41,10 @@ TAGS_PER_PAGE_MAX = 500
 WATCHED_TAGS_MAX = 500
 LETTERS_PER_PAGE_MAX = 500
 ALARMS_PER_PAGE_MAX = 500
+GENERATIONS_PER_PAGE_MAX = 100
+PROBLEMS_MAX = 1_001
+"""Problems of a refused configuration that travel; the tables' check keeps 1,000 and a line that counts the rest."""
+REASON_CHARACTERS_MAX = 500
 WATCH_INTERVAL_S = 0.2
 """Changes of watched tags go out at 5 Hz at most; between two sends the newest value wins."""
 WATCH_ALIVE_S = 2.0
@@ -72,6 +79,7 @@ def health_from(message: Mapping[str, Any]) -> GatewayHealth:
         row["connectors"] = tuple(_record(ConnectorHealth, connector) for connector in row["connectors"])
         row["bus"] = _record(BusHealth, row["bus"])
         row["wal"] = _record(WalHealth, row["wal"])
+        row["config"] = _record(ConfigHealth, row["config"])
         return _record(GatewayHealth, row)
     except (KeyError, TypeError) as error:
         raise _other_version(error) from error
@@ -101,12 +109,48 @@ def rule_from(message: Mapping[str, Any]) -> RuleHealth:
         raise _other_version(error) from error
 
 
+def change_from(message: Mapping[str, Any]) -> ChangeRecord:
+    """What a change of the configuration did; raises FrameBroken E4013 where a field is missing."""
+    try:
+        return _record(ChangeRecord, {**message, "steps": tuple(message["steps"])})
+    except (KeyError, TypeError) as error:
+        raise _other_version(error) from error
+
+
 def alarm_from(message: Mapping[str, Any]) -> AlarmRow:
     """The record of one alarm; raises FrameBroken E4013 where a field is missing."""
     try:
         return _record(AlarmRow, message)
     except (KeyError, TypeError) as error:
         raise _other_version(error) from error
+
+
+def generation_from(message: Mapping[str, Any]) -> GenerationRecord:
+    """The record of a generation; raises FrameBroken E4013 where a field is missing."""
+    try:
+        return _record(GenerationRecord, message)
+    except (KeyError, TypeError) as error:
+        raise _other_version(error) from error
+
+
+def problems_as_rows(problems: Sequence[Problem]) -> list[dict[str, Any]]:
+    """Problems of tables as they travel, with their places where they are known."""
+    return [
+        {name: getattr(problem, name, 0) for name in ("table", "path", "code", "text", "line", "column")}
+        for problem in problems[:PROBLEMS_MAX]
+    ]
+
+
+def problems_from(rows: Sequence[Mapping[str, Any]]) -> list[Problem]:
+    """The problems of a refusal; those with a line are PlacedProblem."""
+    from framegate.config.problems import PlacedProblem  # noqa: PLC0415 - for refusals only; 0.2 s of every other call
+
+    return [
+        PlacedProblem(row["table"], tuple(row["path"]), row["code"], row["text"], row["line"], row["column"])
+        if row["line"]
+        else Problem(row["table"], tuple(row["path"]), row["code"], row["text"])
+        for row in rows
+    ]
 
 
 def letter_row_from(message: Mapping[str, Any]) -> LetterRow:

@@ -45,6 +45,16 @@ class Outlet:
         if rows:
             self.publish(rows)
 
+    def exchanged(self, old: Sequence[Scan]) -> None:
+        """Other scans hold from now on: tags that are new while the device is down are told so, too."""
+        if self._down_quality is None:
+            return
+        now_ns = self._clock.now_ns()
+        told = [batch for scan in old for batch in scan.bad.all(self._down_quality, now_ns)]
+        rows = [batch for scan in self._scans for batch in scan.bad.missing(told, self._down_quality, now_ns)]
+        if rows:
+            self.publish(rows)
+
     def is_up(self) -> None:
         """The device answered: the next time it goes down is news again."""
         self._down_quality = None

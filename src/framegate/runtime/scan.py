@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from framegate.contract.driver import BoundTag, Plan
@@ -34,12 +34,18 @@ class ScanPlan:
 class Scan:
     """A scan class in use: its plan, its bit, its patience and its Bad rows."""
 
-    __slots__ = ("bad", "bit", "name", "patience_s", "plan", "rows")
+    __slots__ = ("bad", "bit", "name", "patience_s", "period_s", "plan", "rows")
 
     def __init__(self, scan_plan: ScanPlan, index: int) -> None:
         self.name = scan_plan.name
+        self.period_s = scan_plan.period_s
         self.plan = scan_plan.plan
         self.bit = 1 << index
         self.bad = BadRows(scan_plan.plan.tag, {tag.id: tag.type.kind for tag in scan_plan.tags})
         self.rows = self.bad.rows
         self.patience_s = min(READ_DEADLINE_MAX_S, READ_DEADLINE_S + READ_DEADLINE_ROW_S * self.rows)
+
+
+def scans_of(plans: Iterable[ScanPlan]) -> list[Scan]:
+    """Plans made ready, in their order. Pure, and slow for many tags: a thread may do it."""
+    return [Scan(plan, index) for index, plan in enumerate(plans)]

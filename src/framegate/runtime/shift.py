@@ -123,6 +123,14 @@ class Shift:
         if idle is not None and not idle.done():
             idle.set_result(None)
 
+    def exchanged(self) -> None:
+        """The list of scans holds others from now on; all of them are due, or the probe where one was under way."""
+        self._reading = 0
+        self._due = (1 << len(self._scans)) - 1 if self.is_asking else 0
+        if not self.is_asking and self._alarm is None:
+            self._due = self._probe
+        self.wake()
+
     def retire(self) -> None:
         """Take no more scans and writes, and never again touch anything outside. Idempotent."""
         if self.is_retired:
@@ -164,11 +172,11 @@ class Shift:
             if failure.event is not None:
                 self._account.count_failed_scan(failure.quality)
                 raise
-            if not self.is_retired:
+            if self._counts(scan):
                 self._failed(scan, failure, error.partial if isinstance(error, NoReply) else ())
             return
         self.deadline = inf
-        if self.is_retired:
+        if not self._counts(scan):
             return
         rows = 0
         for batch in batches:
@@ -180,6 +188,10 @@ class Shift:
         if self._account.is_troubled or self._state is not State.ACTIVE:
             self._answered()
             self._account.recovered()
+
+    def _counts(self, scan: Scan) -> bool:
+        """Whether what a scan brought is to be published: not after the end, nor when its plan was exchanged."""
+        return not self.is_retired and scan in self._scans
 
     async def _write_next(self) -> None:
         order = self._lane.take()
@@ -205,7 +217,7 @@ class Shift:
         if not failure.is_silence:
             self._answered()
             if failure.wait_s > 0:
-                self._ask_again_in(min(failure.wait_s, BACKOFF_MAX_S), probe=0)
+                self._ask_again_in(min(failure.wait_s, BACKOFF_MAX_S), is_probe=False)
             return
         self._silent += 1
         if self._silent < SILENT_SCANS_MAX and self._state is not State.QUARANTINE:
@@ -216,7 +228,7 @@ class Shift:
             self._account.quarantined(failure)
             self._outlet.publish_down(failure.quality, told=scan)
         self._account.health.wait_s = wait_s
-        self._ask_again_in(wait_s, probe=min(self._scans, key=lambda each: each.rows).bit)
+        self._ask_again_in(wait_s, is_probe=True)
 
     def _answered(self) -> None:
         """The device gave a sign of life."""
@@ -228,16 +240,22 @@ class Shift:
         if self._state is not State.ACTIVE:
             self._state = self._move(Event.REPLIED)
 
-    def _ask_again_in(self, wait_s: float, probe: int) -> None:
-        """Take no scans for a while; then read the probe's scan, or (0) take scans again."""
+    def _ask_again_in(self, wait_s: float, *, is_probe: bool) -> None:
+        """Take no scans for a while; then read the smallest scan to see whether it answers, or take all again."""
         self.is_asking = False
         if self._due:
             self._account.skipped(self._due.bit_count(), "down")
             self._due = 0
-        self._alarm = self._scheduler.call_at(self._clock.monotonic() + wait_s, lambda: self._ask_again(probe))
+        self._alarm = self._scheduler.call_at(self._clock.monotonic() + wait_s, lambda: self._ask_again(is_probe))
 
-    def _ask_again(self, probe: int) -> None:
+    def _ask_again(self, is_probe: bool) -> None:
         self._alarm = None
-        self.is_asking = probe == 0
-        self._due |= probe
+        self.is_asking = not is_probe or not self._scans
+        if is_probe:
+            self._due |= self._probe
         self.wake()
+
+    @property
+    def _probe(self) -> int:
+        """Bit of the smallest scan; 0 where there is none."""
+        return min(self._scans, key=lambda each: each.rows).bit if self._scans else 0

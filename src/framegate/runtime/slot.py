@@ -26,7 +26,7 @@ from framegate.runtime.health import SlotHealth
 from framegate.runtime.lane import WriteLane, results_of
 from framegate.runtime.lifecycle import Event, State, next_state
 from framegate.runtime.outlet import Outlet
-from framegate.runtime.scan import Scan, ScanPlan
+from framegate.runtime.scan import Scan, ScanPlan, scans_of
 from framegate.runtime.schedule import Scheduler, SkipReason
 from framegate.runtime.shift import Shift
 
@@ -65,8 +65,7 @@ class Slot:
         self._factory = factory
         self._context = context
         self._clock = clock
-        self._periods_s = [plan.period_s for plan in plans]
-        self._scans = [Scan(plan, index) for index, plan in enumerate(plans)]
+        self._scans = scans_of(plans)  # one list for the slot, its outlet and its shifts
         self._account = Account(name, clock, log, metrics)
         self._account.health.tags = sum(scan.rows for scan in self._scans)
         self._outlet = Outlet(sink, self._scans, clock, self._account)
@@ -74,6 +73,7 @@ class Slot:
         self._lane = WriteLane()
         self._state = State.LOADING
         self._shift: Shift | None = None
+        self._scheduler: Scheduler | None = None  # while it runs
         self._worker: asyncio.Task[None] | None = None
         self._stuck: asyncio.Future[None] | None = None
         self._wait: asyncio.Future[None] | None = None  # the supervisor waits here between shifts
@@ -86,6 +86,11 @@ class Slot:
     @property
     def health(self) -> SlotHealth:
         return self._account.health
+
+    @property
+    def scans(self) -> list[Scan]:
+        """What is scanned now."""
+        return self._scans[:]
 
     async def write(self, commands: Sequence[Write], deadline: float) -> Sequence[WriteResult]:
         """One honest result per command by the deadline (monotonic seconds); overtakes waiting reads."""
@@ -103,6 +108,25 @@ class Slot:
             self._wait.set_result(None)
         elif self._worker is not None:
             self._cancel_worker()
+
+    def exchange(self, scans: Sequence[Scan]) -> list[Scan]:
+        """Scan something else from now on; the driver stays open. Returns the scans until now.
+
+        A scan under way is not published but made again with its new plan: what it brings was asked for by tables
+        that no longer hold. scans: made by scans_of, from plans of a driver with the same options
+        """
+        old = self._scans[:]
+        self._scans[:] = scans
+        self._account.health.tags = sum(scan.rows for scan in scans)
+        if self._scheduler is not None:
+            self._scheduler.leave(self)
+            self._scheduler.join(self, [scan.period_s for scan in scans])
+        self._outlet.exchanged(old)
+        if self._shift is not None:
+            self._shift.exchanged()
+        elif self._state is State.MISCONFIGURED:
+            self.restart()  # the new tables that it waits for
+        return old
 
     # -- called by the scheduler ------------------------------------------------------------------------------
 
@@ -131,7 +155,8 @@ class Slot:
     async def run(self, scheduler: Scheduler) -> None:
         """Serve until cancelled; then end the worker and close the driver within STOP_GRACE_S + STOP_CLOSE_S."""
         self._move(Event.START)
-        scheduler.join(self, self._periods_s)
+        self._scheduler = scheduler
+        scheduler.join(self, [scan.period_s for scan in self._scans])
         try:
             while True:
                 error = await self._serve(scheduler)
@@ -139,6 +164,7 @@ class Slot:
                 await self._close(CLOSE_DEADLINE_S)
                 await self._recover(wait_s, scheduler)
         finally:
+            self._scheduler = None
             scheduler.leave(self)
             await self._stop()
 

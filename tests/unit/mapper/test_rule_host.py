@@ -66,7 +66,7 @@ class Site:
             rule = maker_of(kind)(name, options, context)
             entries.append(Entry(rule, kind, context.outputs, self.metrics))
         self.engine = Engine(entries, store.catalogue, clock, self.log)
-        states = store.books.rules.take()
+        states = store.books.rules.read()
         self.host = RuleHost(self.engine, self.bus, store.cursors, states, clock, self.log, self.metrics)
         self.task = asyncio.create_task(self.host.run(["disabled"]))
 

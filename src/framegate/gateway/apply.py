@@ -1,0 +1,272 @@
+"""The one door through which a configuration comes into force: files, command line, API and etcd alike.
+
+    generation = await applier.submit(texts, author="uid 1000", reason="pump 7", source="api")
+
+One change at a time, whole or not at all: made ready in a thread, carried out on the loop (change.py), then durable as
+a generation (config/history.py). What is refused leaves everything as it is, and is told once per content.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+from framegate.config import garbage_waits, render_problems
+from framegate.config.history import Generation, History, Source, Texts, digests, read_texts
+from framegate.config.plan import Changes, Plan, steps_of
+from framegate.config.schema import TABLES
+from framegate.contract.errors import GatewayError, Misconfigured
+from framegate.gateway.change import Change, carry_out, prepare
+from framegate.gateway.wiring import Gateway
+from framegate.observe.face import ChangeRecord, ConfigHealth, GenerationRecord
+
+LINES_LOGGED_MAX = 20
+"""Problems that a log line repeats; `edge check` shows all of them."""
+SWITCH_S = 0.000_5
+"""How long the loop waits for its turn while tables are checked; Python's own 5 ms add up over a scan's wake-ups."""
+T = TypeVar("T")
+
+
+class Applier:
+    """Changes the configuration of one running gateway. Used on the loop; satisfies observe.face.ConfigFace."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._history = History(gateway.home.history)
+        self._current: Generation | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="edge-config")
+        self._turn = asyncio.Lock()
+        self._problem = ""
+        self._refused: object = None  # digests of the tables that were refused last
+        self._is_pending = False
+        self._is_fallback = False  # started on a generation, because the files were wrong
+        self._generation = gateway.metrics.gauge("edge_config_generation")
+        self._duration_ms = gateway.metrics.histogram("edge_config_apply_duration_ms")
+
+    async def begin(self, texts: Texts, instead_of: Misconfigured | None = None) -> None:
+        """Book the configuration that the gateway has started with: a new generation, unless it is the current one.
+
+        instead_of  what is wrong with the files, where it runs on the last good generation; they are taken once right
+        """
+        await self._in_thread(self._history.drop_unfinished)
+        self._current = await self._in_thread(self._history.current)
+        if instead_of is not None:
+            self._is_fallback = True
+            await self._refuse(await self._in_thread(self._files), instead_of)
+            return
+        if self._current is None or self._current.sha256 != digests(texts):
+            author = owner_of(self._gateway.home.config)
+            fresh = await self._in_thread(lambda: self._write(texts, author, "found at the start", "file"))
+            await self._in_thread(lambda: self._history.make_current(fresh.number, is_published=True))
+            self._current = fresh
+        self._booked(self._current)
+
+    async def submit(self, texts: Texts, author: str, reason: str, source: Source) -> Generation:
+        """Bring tables into force; on return they are, and will be after a power cut.
+
+        raises  Misconfigured E1000 - with every problem; E4031; StoreFailed E4034; Busy E4036; nothing has changed then
+        """
+        async with self._turn:
+            generation, _, _ = await self._submit(texts, author, reason, source)
+        return generation
+
+    async def apply(self, author: str, reason: str, *, is_trial: bool = False) -> ChangeRecord:
+        """The tables in HOME/config; see observe.face.ConfigFace."""
+        async with self._turn:
+            texts = await self._in_thread(self._files)
+            if is_trial:
+                change = await self._prepare(texts)
+                return ChangeRecord(0, steps_of(change.plan), 0.0)
+            return await self._record(texts, author, reason or "applied", "file")
+
+    async def rollback(self, number: int, author: str, reason: str) -> ChangeRecord:
+        """An old generation, as a new one; see observe.face.ConfigFace."""
+        async with self._turn:
+            texts = await self._in_thread(lambda: self._history.texts(number))
+            return await self._record(texts, author, reason or f"back to generation {number}", "rollback")
+
+    async def take_files(self) -> None:
+        """The tables in HOME/config may have changed: take them, or say why not."""
+        if self._gateway.tables.gateway.reload == "manual" and not self._is_fallback:
+            await self._see_whether_pending()
+            return
+        async with self._turn:
+            texts = await self._in_thread(self._files)
+            if digests(texts) == self._refused:
+                return
+            try:
+                await self._submit(texts, owner_of(self._gateway.home.config), "files changed", "file")
+            except GatewayError as error:
+                await self._refuse(texts, error)
+
+    def history(self, limit: int) -> Sequence[GenerationRecord]:
+        current = 0 if self._current is None else self._current.number
+        return [_record_of(each, current) for each in islice(self._history.all(), limit)]
+
+    @property
+    def health(self) -> ConfigHealth:
+        if self._current is None:
+            return ConfigHealth(problem=self._problem)
+        return ConfigHealth(self._current.number, self._current.time_ns, self._problem, self._is_pending)
+
+    async def close(self, limit_s: float) -> None:
+        """Take no more changes; one that is under way has so long to end."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._turn.acquire(), limit_s)  # never given back
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    # -- one change -----------------------------------------------------------------------------------------------
+
+    async def _record(self, texts: Texts, author: str, reason: str, source: Source) -> ChangeRecord:
+        try:
+            generation, plan, duration_ms = await self._submit(texts, author, reason, source)
+        except GatewayError as error:
+            if source == "file":
+                await self._refuse(texts, error)
+            raise
+        return ChangeRecord(generation.number, steps_of(plan) if plan is not None else (), duration_ms)
+
+    async def _submit(
+        self, texts: Texts, author: str, reason: str, source: Source
+    ) -> tuple[Generation, Plan | None, float]:
+        gateway, began = self._gateway, self._gateway.clock.monotonic()
+        if self._current is not None and self._current.sha256 == digests(texts):
+            if source != "file":
+                await self._in_thread(lambda: self._publish(self._current))
+            self._booked(self._current)
+            return self._current, None, 0.0
+        change = await self._prepare(texts)
+        generation = await self._in_thread(lambda: self._write(texts, author, reason, source))
+
+        async def keep() -> None:
+            await self._in_thread(lambda: self._history.make_current(generation.number, is_published=source == "file"))
+
+        try:
+            async with gateway.turn:
+                await carry_out(gateway, change, keep)
+        except BaseException:
+            await self._in_thread(lambda: self._history.drop(generation.number))
+            raise
+        if source != "file":
+            await self._in_thread(lambda: self._publish(generation))
+        duration_ms = 1000.0 * (gateway.clock.monotonic() - began)
+        self._booked(generation)
+        self._tell_applied(generation, change.plan, duration_ms)
+        return generation, change.plan, duration_ms
+
+    async def _prepare(self, texts: Texts) -> Change:
+        next_id = len(self._gateway.store.catalogue) + 1
+
+        def quietly() -> Change:
+            with giving_way(), garbage_waits():
+                return prepare(self._gateway, texts, next_id)
+
+        return await self._in_thread(quietly)
+
+    def _write(self, texts: Texts, author: str, reason: str, source: Source) -> Generation:
+        return self._history.write(texts, author, reason, source, self._gateway.clock.now_ns())
+
+    def _publish(self, generation: Generation | None) -> None:
+        assert generation is not None
+        kept = self._history.publish(generation.number, self._gateway.home.config)
+        if kept:
+            self._gateway.log.warning("config_kept_aside", files=[str(path) for path in kept])
+
+    def _files(self) -> Texts:
+        return read_texts(self._gateway.home.config)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    # -- what is told ---------------------------------------------------------------------------------------------
+
+    def _booked(self, generation: Generation) -> None:
+        self._current = generation
+        self._problem, self._refused = "", None
+        self._is_pending = self._is_fallback = False
+        self._generation.value = float(generation.number)
+
+    def _tell_applied(self, generation: Generation, plan: Plan, duration_ms: float) -> None:
+        self._duration_ms.observe(duration_ms)
+        self._gateway.metrics.counter("edge_config_changes_total", outcome="applied").value += 1
+        tags = plan.tags
+        self._gateway.log.info(
+            "config_applied",
+            generation=generation.number,
+            source=generation.source,
+            author=generation.author,
+            reason=generation.reason,
+            devices=_count(plan.devices),
+            replanned=len(plan.replanned),
+            connectors=_count(plan.connectors),
+            tags=len(tags.added) + len(tags.moved) + len(tags.reworked) + len(tags.removed),
+            duration_ms=round(duration_ms, 1),
+        )
+
+    async def _refuse(self, texts: Texts, error: GatewayError) -> None:
+        """Remember why the files are not in force, and say it once."""
+        problems = error.problems if isinstance(error, Misconfigured) else ()
+        folder = self._gateway.home.config
+        lines = await self._in_thread(lambda: render_problems(problems[:LINES_LOGGED_MAX], folder))
+        more = f"; and {len(problems) - 1:,} more, see `edge check`" if len(problems) > 1 else ""
+        self._problem = f"the tables in {folder} are not in force: {lines[0] if lines else error}{more}"
+        if digests(texts) == self._refused:
+            return
+        self._refused = digests(texts)
+        self._gateway.metrics.counter("edge_config_changes_total", outcome="refused").value += 1
+        self._gateway.log.error(
+            "config_fallback" if self._is_fallback else "config_refused",
+            generation=0 if self._current is None else self._current.number,
+            problems=len(problems),
+            reason=str(error),
+            lines=lines,
+        )
+
+    async def _see_whether_pending(self) -> None:
+        texts = await self._in_thread(self._files)
+        was_pending = self._is_pending
+        self._is_pending = self._current is not None and digests(texts) != self._current.sha256
+        if self._is_pending and not was_pending and self._current is not None:
+            self._gateway.log.info("config_pending", generation=self._current.number)
+
+
+@contextlib.contextmanager
+def giving_way() -> Iterator[None]:
+    """Inside, threads that compute give way to the loop after SWITCH_S."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_S)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
+
+def owner_of(folder: Path) -> str:
+    """Who most likely changed the tables last: the owner of the newest; the kernel does not tell more."""
+    found = []
+    for table in TABLES:
+        with contextlib.suppress(OSError):
+            status = (folder / f"{table}.yml").stat()
+            found.append((status.st_mtime_ns, status.st_uid))
+    return f"uid {max(found)[1]}" if found else "unknown"
+
+
+def _count(changes: Changes) -> int:
+    return len(changes.started) + len(changes.stopped) + len(changes.restarted)
+
+
+def _record_of(generation: Generation, current: int) -> GenerationRecord:
+    return GenerationRecord(
+        number=generation.number,
+        author=generation.author,
+        reason=generation.reason,
+        source=generation.source,
+        time_ns=generation.time_ns,
+        is_current=generation.number == current,
+    )
