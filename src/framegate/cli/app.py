@@ -14,6 +14,8 @@ VERBS: Mapping[str, str] = {
     "verify-delivery": "Break things on purpose and count what became of every row.",
     "check": "Check the tables, offline; shows every problem.",
     "init": "Write commented sample tables.",
+    "export": "Write a table as a spreadsheet, CSV or XLSX.",
+    "import": "Bring tags of a spreadsheet into variables.yml.",
     "top": "Watch a running gateway: devices, connectors, log.",
     "tags": "Tags of a running gateway.",
     "wal": "The durable log.",
@@ -36,7 +38,11 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
     },
 }
 """Verbs of two words, by the first."""
-PLACES: Mapping[str, str] = {"verify-delivery": "framegate.cli.verify.command:verify_delivery"}
+PLACES: Mapping[str, str] = {
+    "verify-delivery": "framegate.cli.verify.command:verify_delivery",
+    "export": "framegate.cli.sheet:export_table",
+    "import": "framegate.cli.sheet:import_table",
+}
 """Verbs that are no name of Python's, and where they are."""
 
 

@@ -17,6 +17,8 @@ PROBLEMS_SHOWN_MAX = 1_001  # config keeps 1,000 and one line that counts the re
 
 _BY_CODE = {
     "E1119": exits.FAILED,  # init: files exist already; nothing is wrong with them
+    "E1144": exits.FAILED,
+    "E1149": exits.FAILED,
     "E4002": exits.NOT_PERMITTED,
     "E4003": exits.TRY_AGAIN,
     "E4024": exits.FAILED,

@@ -11,6 +11,7 @@ import gc
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path as FilePath
+from types import MappingProxyType
 from typing import Any
 
 from framegate.config.endpoint_check import endpoint_problems
@@ -29,15 +30,18 @@ from framegate.contract.errors import Misconfigured
 from framegate.contract.plugin import Manifest
 
 
-def load_tables(folder: FilePath, plugins: Mapping[str, Manifest]) -> Tables:
+def load_tables(
+    folder: FilePath, plugins: Mapping[str, Manifest], instead: Mapping[Table, bytes] = MappingProxyType({})
+) -> Tables:
     """Read and check endpoints.yml, drivers.yml and variables.yml of a folder.
 
     folder   paths of certificates and keys in the tables are relative to it
     plugins  manifests by plugin name
+    instead  tables that are judged in place of their files, before they are written
     raises   Misconfigured E1000 - with every problem, placed; at most PROBLEMS_MAX and a count of the others
     """
-    load = _Load(folder, plugins)
-    with _garbage_waits():
+    load = _Load(folder, plugins, instead)
+    with garbage_waits():
         tables = load.run()
     if load.problems:
         placed = load.problems.placed(load.texts)
@@ -47,7 +51,7 @@ def load_tables(folder: FilePath, plugins: Mapping[str, Manifest]) -> Tables:
 
 
 @contextlib.contextmanager
-def _garbage_waits() -> Iterator[None]:
+def garbage_waits() -> Iterator[None]:
     """No cycle collector meanwhile: a load makes millions of short-lived objects and no cycles; it saves a third."""
     was_enabled = gc.isenabled()
     gc.disable()
@@ -61,8 +65,9 @@ def _garbage_waits() -> Iterator[None]:
 class _Load:
     """State of one load: texts read, problems found, rows that are fine."""
 
-    def __init__(self, folder: FilePath, plugins: Mapping[str, Manifest]) -> None:
+    def __init__(self, folder: FilePath, plugins: Mapping[str, Manifest], instead: Mapping[Table, bytes]) -> None:
         self.folder = folder
+        self.instead = instead
         self.plugins = plugins
         self.problems = Problems()
         self.texts: dict[str, bytes] = {}
@@ -86,7 +91,7 @@ class _Load:
         return replace(tables, warnings=gathered.placed(self.texts)) if gathered else tables
 
     def _read(self, table: Table) -> None:
-        data = read_table(self.folder, table)
+        data = self.instead[table] if table in self.instead else read_table(self.folder, table)
         if isinstance(data, bytes):
             self.texts[table] = data
         else:
