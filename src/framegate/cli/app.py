@@ -14,6 +14,7 @@ VERBS: Mapping[str, str] = {
     "verify-delivery": "Break things on purpose and count what became of every row.",
     "check": "Check the tables, offline; shows every problem.",
     "init": "Write commented sample tables.",
+    "cfg": "The tables' schemas.",
     "export": "Write a table as a spreadsheet, CSV or XLSX.",
     "import": "Bring tags of a spreadsheet into variables.yml.",
     "top": "Watch a running gateway: devices, connectors, log.",
@@ -23,6 +24,7 @@ VERBS: Mapping[str, str] = {
     "version": "Show the version.",
 }
 GROUPS: Mapping[str, Mapping[str, str]] = {
+    "cfg": {"schema": "Show or write the JSON Schemas of the tables, for editors."},
     "tags": {"ls": "List tags and values.", "get": "Show tags by name.", "watch": "Follow changes."},
     "wal": {
         "stat": "How full it is, who lags.",
