@@ -132,16 +132,10 @@ def _check_line(line: str, loads: Sequence[_Load], found: Problems) -> None:
     """Scans that take longer than their period, else a line that is asked for more than it carries."""
     slow = [load for load in loads if load.exchange_s > load.period_s]
     for load in slow:
-        text = (
-            f"one scan of {load.scan} takes about {load.exchange_s:.3g} s ({load.requests:,} requests), and its period"
-        )
         path = ("drivers", load.driver.name, "scan", load.scan)
-        found.add(
-            "drivers",
-            path,
-            "E1164",
-            f"{text}, and its period is {load.period_s:g} s; lengthen it, or read fewer tags in it",
-        )
+        text = f"one scan of {load.scan} takes about {load.exchange_s:.3g} s ({load.requests:,} requests)"
+        text += f", and its period is {load.period_s:g} s; lengthen it, or read fewer tags in it"
+        found.add("drivers", path, "E1164", text)
     busy = sum(load.exchange_s / load.period_s for load in loads)
     if slow or busy <= 1:
         return
