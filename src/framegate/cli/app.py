@@ -14,13 +14,13 @@ VERBS: Mapping[str, str] = {
     "verify-delivery": "Break things on purpose and count what became of every row.",
     "check": "Check the tables, offline; shows every problem.",
     "init": "Write commented sample tables.",
-    "cfg": "The tables' schemas.",
-    "export": "Write a table as a spreadsheet, CSV or XLSX.",
-    "import": "Bring tags of a spreadsheet into variables.yml.",
     "top": "Watch a running gateway: devices, connectors, log.",
     "tags": "Tags of a running gateway.",
     "wal": "The durable log.",
     "dlq": "Messages that a remote refused for good.",
+    "cfg": "The tables' schemas.",
+    "export": "Write a table as a spreadsheet, CSV or XLSX.",
+    "import": "Bring tags of a spreadsheet into variables.yml.",
     "version": "Show the version.",
 }
 GROUPS: Mapping[str, Mapping[str, str]] = {

@@ -78,7 +78,8 @@ def _sections(folder: Path, plugins: Mapping[str, Manifest], table: Table) -> tu
     columns: dict[str, Column] = {}
     for section, row in _SECTIONS[table]:
         of_section = columns_of(schema, row, (given for where, _, given in named if where == section))
-        columns.update({column.name: column for column in reversed(of_section) if column.name not in columns})
+        for column in of_section:
+            columns.setdefault(column.name, column)
     ordered = [Column("section", "text"), Column("name", "text"), *columns.values()]
     values: list[_Values] = [
         {"section": section, "name": name, **{key: _masked(key, value) for key, value in row.items()}}
