@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from framegate.cli.demo.registers import POINTS
+from framegate.cli.demo.stage import PLCS
 from framegate.config import lint_tables, load_tables, render_problems, write_samples
 from framegate.gateway.binding import Factories
 from framegate.runtime.discover import discover
@@ -123,3 +125,15 @@ def test_ten_thousand_tags_are_linted_in_a_moment(tmp_path: Path) -> None:
     began = time.process_time()
     assert lint_tables(tables, Factories(PLUGINS).driver, tmp_path) == ()
     assert time.process_time() - began < 1.0  # 0.1 s on an idle machine
+
+
+def test_tables_of_the_demo_have_nothing_to_tell(tmp_path: Path) -> None:
+    write_samples(tmp_path, PLUGINS)
+    plcs = "".join(
+        f"  {name}: {{plugin: modbus, endpoint: plc1, scan: {{default: 1s, fast: 100ms}}}}\n" for name in PLCS
+    )
+    connectors = "connectors:\n  cloud: {plugin: mqtt, endpoint: broker}\n"
+    (tmp_path / "drivers.yml").write_text(f"drivers:\n{plcs}{connectors}", encoding="utf-8")
+    rows = "\n".join(point.table_row() for point in POINTS)
+    (tmp_path / "variables.yml").write_text(f"variables:\n{rows}\n", encoding="utf-8")
+    assert lint_tables(load_tables(tmp_path, PLUGINS), Factories(PLUGINS).driver, tmp_path) == ()
