@@ -157,14 +157,12 @@ def test_import_makes_any_table_of_any_sheet(
     plan = plan_of(tmp_path, tables[0], "overwrite")
     assert not plan.changes.rejected
     result = {row["tag"]: row for row in load_yaml(plan.data).value["variables"]}
-    columns = known | {key for row in after for key in row} | {"tag"}
     for row in after:
         # A column that the sheet does not have leaves its key alone.
         kept = {key: value for key, value in result[row["tag"]].items() if key in row or key != "no_such_key"}
         same = {**row, "address": str(row["address"])} if "address" in row else row
         assert {**kept, **({"address": str(kept["address"])} if "address" in kept else {})} == same
     assert set(result) == {row["tag"] for row in after}
-    assert columns
 
 
 @given(ROWS)
@@ -172,7 +170,7 @@ def test_flow_rows_are_read_alike_by_another_reader(rows: list[dict[str, Any]]) 
     for row in rows:
         assert load_yaml(f"- {flow_row(row)}".encode()).value == [row]
         if "\x00" not in str(row) and not any(isinstance(v, int | float) for v in _leaves(row)):
-            assert yaml_rs.loads(f"x: {flow_row(row)}")["x"] == row
+            assert cast(Any, yaml_rs.loads(f"x: {flow_row(row)}"))["x"] == row
 
 
 def _leaves(value: Any) -> list[Any]:
