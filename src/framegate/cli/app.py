@@ -21,6 +21,8 @@ VERBS: Mapping[str, str] = {
     "rule": "Local logic over tags: windows, alarms, scripts, models.",
     "dlq": "Messages that a remote refused for good.",
     "cfg": "Change the configuration, see what that does, take it back.",
+    "export": "Write a table as a spreadsheet, CSV or XLSX.",
+    "import": "Bring tags of a spreadsheet into variables.yml.",
     "version": "Show the version.",
 }
 GROUPS: Mapping[str, Mapping[str, str]] = {
@@ -50,6 +52,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "apply": "Have the tables take effect in the running gateway.",
         "rollback": "Bring an old generation back.",
         "history": "Who changed the configuration, when and why.",
+        "schema": "Show or write the JSON Schemas of the tables, for editors.",
         "push": "Publish the tables in the config centre (etcd).",
         "pull": "Fetch a generation from the config centre.",
         "centre": "Generations in the config centre, and what gateways made of them.",
@@ -68,9 +71,12 @@ PLACES: Mapping[str, str] = {
     "alarms return": "framegate.cli.alarms:return_",
     "rule test": "framegate.cli.rule:try_",
     "cfg set": "framegate.cli.cfg:set_value",
+    "cfg schema": "framegate.cli.cfg_schema:schema",
     "cfg push": "framegate.cli.cfg_centre:push",
     "cfg pull": "framegate.cli.cfg_centre:pull",
     "cfg centre": "framegate.cli.cfg_centre:centre",
+    "export": "framegate.cli.sheet:export_table",
+    "import": "framegate.cli.sheet:import_table",
 }
 """Verbs that are not found under their own name, and where they are."""
 

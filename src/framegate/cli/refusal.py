@@ -22,6 +22,8 @@ _BY_CODE = {
     "E1177": exits.FAILED,
     "E1178": exits.FAILED,
     "E1183": exits.NOT_PERMITTED,
+    "E1144": exits.FAILED,
+    "E1149": exits.FAILED,
     "E4002": exits.NOT_PERMITTED,
     "E4003": exits.TRY_AGAIN,
     "E4024": exits.FAILED,

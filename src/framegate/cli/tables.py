@@ -6,10 +6,11 @@ A table's mistakes are told line by line, with file, line and column; what only 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from framegate.cli.talk import warn
-from framegate.config import Tables, check_plugins, load_tables
+from framegate.config import Tables, check_plugins, lint_tables, load_tables
 from framegate.config.history import Texts
 from framegate.contract.errors import Misconfigured, Problem
 from framegate.gateway.binding import Factories
@@ -47,8 +48,9 @@ def all_problems(home: Home, plugins: Plugins) -> tuple[Tables | None, Sequence[
     try:
         tables = read_tables(home, plugins)
         check_with_plugins(tables, plugins, home)
+        linted = lint_tables(tables, Factories(plugins).driver, home.config)
     except Misconfigured as error:
         if not error.problems:
             raise
         return None, error.problems
-    return tables, ()
+    return replace(tables, warnings=(*tables.warnings, *linted)), ()

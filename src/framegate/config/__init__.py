@@ -4,12 +4,13 @@
     check_plugins(tables, make_driver, make_connector)  raises Misconfigured; no I/O
     for line in render_problems(error.problems, folder): ...
 
-Text: yaml, places. Rules: schema, explain, references, warnings, endpoint_check, plugin_check. Rows: rows, tables,
-variables. Start here: validate.py.
+Text: yaml, places. Rules: schema, explain, references, warnings, endpoint_check, plugin_check, lints. Rows: rows,
+tables, variables; made of templates: templates, placeholders, origins. Spreadsheets: sheet/. Start here: validate.py.
 """
 
 from __future__ import annotations
 
+from framegate.config.lints import lint_tables
 from framegate.config.plugin_check import check_plugins
 from framegate.config.problems import problems_as_json, render_problems
 from framegate.config.rows import (
@@ -38,6 +39,7 @@ __all__ = [
     "VariableRow",
     "check_plugins",
     "garbage_waits",
+    "lint_tables",
     "load_rules",
     "load_tables",
     "merge_schemas",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from framegate.config.origins import Origins
 from framegate.config.problems import PROBLEMS_MAX
 from framegate.config.rows import ConnectorRow, DriverRow, Tables, VariableRow
 from framegate.contract.connector import Connector
@@ -30,7 +31,7 @@ def check_plugins(
     rows_of = _rows_by_source(tables)
     for driver in tables.drivers.values():
         if driver.enabled:
-            found += _driver_problems(driver, make_driver, rows_of.get(driver.name, ()))
+            found += _driver_problems(driver, make_driver, rows_of.get(driver.name, ()), tables.origins)
     for connector in tables.connectors.values():
         if connector.enabled and make_connector is not None:
             try:
@@ -57,7 +58,9 @@ def _rows_by_source(tables: Tables) -> Mapping[str, _Numbered]:
     return rows
 
 
-def _driver_problems(row: DriverRow, make_driver: Callable[[DriverRow], Driver], tags: _Numbered) -> list[Problem]:
+def _driver_problems(
+    row: DriverRow, make_driver: Callable[[DriverRow], Driver], tags: _Numbered, origins: Origins
+) -> list[Problem]:
     try:
         driver = make_driver(row)
     except Misconfigured as error:
@@ -72,19 +75,19 @@ def _driver_problems(row: DriverRow, make_driver: Callable[[DriverRow], Driver],
             driver.plan(bound_tags)
         except Misconfigured as error:
             index_of = {tag.tag: index for index, tag in tags}
-            found += [_row_problem(problem, index_of, row.name) for problem in error.tag_problems]
+            found += [_row_problem(problem, index_of, row.name, origins) for problem in error.tag_problems]
             if error.problems or not error.tag_problems:
                 found += _option_problems("drivers", row.name, error)
     return found
 
 
-def _row_problem(problem: TagProblem, index_of: Mapping[str, int], driver: str) -> Problem:
+def _row_problem(problem: TagProblem, index_of: Mapping[str, int], driver: str, origins: Origins) -> Problem:
     index = index_of.get(problem.tag)
     if index is None:  # a driver that names a tag it was not given: told at its own row
         return Problem("drivers", ("drivers", driver), problem.code, f"tag {problem.tag}: {problem.text}")
     # A rendered line names row and key in front of the text already.
     text = problem.text.removeprefix(f"tag {problem.tag}: ").removeprefix(f"{problem.key} ")
-    return Problem("variables", ("variables", index, problem.key), problem.code, text)
+    return origins.problem(Problem("variables", ("variables", index, problem.key), problem.code, text))
 
 
 def _option_problems(section: str, name: str, error: Misconfigured) -> list[Problem]:

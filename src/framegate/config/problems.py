@@ -8,10 +8,11 @@ A gathered problem may name a second place (where a name stands first); both are
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from typing import Any
 
+from framegate.config.origins import NO_ORIGINS, MadeRowProblem, Origins
 from framegate.config.places import Span, find_places, nearest
 from framegate.config.yaml import TABLE_BYTES_MAX, Flaw, Path
 from framegate.contract.errors import Problem
@@ -19,10 +20,10 @@ from framegate.contract.errors import Problem
 PROBLEMS_MAX = 1_000
 """Problems that are kept and shown; the others are counted."""
 
-_SECTIONS = frozenset(("endpoints", "drivers", "connectors", "rules", "variables"))
+_SECTIONS = frozenset(("endpoints", "drivers", "connectors", "rules", "variables", "templates", "instances"))
 _SHOWN = {code: repr(chr(code))[1:-1] for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)}
 """Characters that would end a line or steer a terminal, and how they are shown: a key of a table may hold any."""
-_WARNINGS = frozenset(("E1116", "E1117", "E1118"))
+_WARNINGS = frozenset(("E1116", "E1117", "E1118", *(f"E11{number}" for number in range(60, 70))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,11 @@ class Problems:
 
     def __init__(self) -> None:
         self.count = 0
+        self.origins: Origins = NO_ORIGINS
+        """Of rows that templates made: their problems are told where their instances stand."""
         self._kept: list[_Gathered] = []
+        self._likewise: dict[tuple[Path, Path, str], int] = {}
+        """How often one row of a template made one mistake in one instance; an `each` repeats it a thousand times."""
 
     def __len__(self) -> int:
         return self.count
@@ -87,7 +92,7 @@ class Problems:
         texts  bytes of each table that could be read
         """
         spans = self._spans(texts)
-        found = [_place(gathered, spans) for gathered in self._kept]
+        found = [self._with_count(gathered, _place(gathered, spans)) for gathered in self._kept]
         order = {table: number for number, table in enumerate(("endpoints", "drivers", "variables"))}
         found.sort(key=lambda problem: (order.get(problem.table, 3), problem.line, problem.column))
         more = self.count - len(found)
@@ -97,15 +102,29 @@ class Problems:
         return tuple(found)
 
     def _keep(self, gathered: _Gathered) -> None:
+        problem = self.origins.problem(gathered.problem)
+        if isinstance(problem, MadeRowProblem):
+            likewise = (problem.path, problem.row, problem.code)
+            self._likewise[likewise] = self._likewise.get(likewise, 0) + 1
+            if self._likewise[likewise] > 1:
+                return
         self.count += 1
         if len(self._kept) < PROBLEMS_MAX:
-            self._kept.append(gathered)
+            other = gathered.other and (gathered.other[0], self.origins.path(gathered.other[1]))
+            self._kept.append(_Gathered(problem, gathered.place, other, gathered.at_key))
+
+    def _with_count(self, gathered: _Gathered, placed: PlacedProblem) -> PlacedProblem:
+        problem = gathered.problem
+        if not isinstance(problem, MadeRowProblem):
+            return placed
+        more = self._likewise[problem.path, problem.row, problem.code] - 1
+        return replace(placed, text=f"{placed.text}; {more:,} more of this instance likewise") if more else placed
 
     def _spans(self, texts: Mapping[str, bytes]) -> dict[str, dict[Path, Span]]:
         wanted: dict[str, set[Path]] = {}
         for gathered in self._kept:
             if gathered.place is None:
-                wanted.setdefault(gathered.problem.table, set()).add(gathered.problem.path)
+                wanted.setdefault(gathered.problem.table, set()).update(_paths(gathered.problem))
             if gathered.other is not None:
                 wanted.setdefault(gathered.other[0], set()).add(gathered.other[1])
         return {table: find_places(texts[table], paths) for table, paths in wanted.items() if table in texts}
@@ -140,7 +159,7 @@ def _all_placed(problems: Iterable[Problem], folder: FilePath) -> list[PlacedPro
     wanted: dict[str, set[Path]] = {}
     for problem in problems:
         if not isinstance(problem, PlacedProblem):
-            wanted.setdefault(problem.table, set()).add(problem.path)
+            wanted.setdefault(problem.table, set()).update(_paths(problem))
     spans: dict[str, dict[Path, Span]] = {}
     for table, paths in wanted.items():
         try:
@@ -153,6 +172,10 @@ def _all_placed(problems: Iterable[Problem], folder: FilePath) -> list[PlacedPro
     ]
 
 
+def _paths(problem: Problem) -> tuple[Path, ...]:
+    return (problem.path, problem.row) if isinstance(problem, MadeRowProblem) else (problem.path,)
+
+
 def _place(gathered: _Gathered, spans: Mapping[str, dict[Path, Span]]) -> PlacedProblem:
     problem, place = gathered.problem, gathered.place
     text = problem.text
@@ -161,11 +184,15 @@ def _place(gathered: _Gathered, spans: Mapping[str, dict[Path, Span]]) -> Placed
         at_key = gathered.at_key and is_exact
         place = (0, 0) if span is None else span.key if at_key else span.value
     if gathered.other is not None:
-        table, path = gathered.other
-        first, _ = nearest(spans.get(table, {}), path)
-        where = f"{table}.yml" if first is None else f"{table}.yml:{first.first[0]}:{first.first[1]}"
-        text = text.replace("{other}", where)
+        text = text.replace("{other}", _whereabouts(spans, *gathered.other))
+    if isinstance(problem, MadeRowProblem):
+        text = text.replace("{row}", _whereabouts(spans, problem.table, problem.row))
     return PlacedProblem(problem.table, problem.path, problem.code, text, *place)
+
+
+def _whereabouts(spans: Mapping[str, dict[Path, Span]], table: str, path: Path) -> str:
+    first, _ = nearest(spans.get(table, {}), path)
+    return f"{table}.yml" if first is None else f"{table}.yml:{first.first[0]}:{first.first[1]}"
 
 
 def _line(problem: PlacedProblem) -> str:

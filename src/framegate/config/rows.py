@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
+from framegate.config.origins import NO_ORIGINS, Origins
 from framegate.contract.errors import Problem
 from framegate.contract.frame import Access, ValueType
 from framegate.mapper.processing import Processing, Span
@@ -140,7 +141,10 @@ class VariableRow:
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """A whole, valid configuration. `warnings` hold what is allowed but looks unintended."""
+    """A whole, valid configuration. `warnings` hold what is allowed but looks unintended.
+
+    origins  where rows of `variables` come from that templates made
+    """
 
     gateway: GatewayRow
     endpoints: Mapping[str, EndpointRow]
@@ -149,3 +153,4 @@ class Tables:
     variables: tuple[VariableRow, ...]
     warnings: tuple[Problem, ...] = ()
     rules: Mapping[str, RuleRow] = field(default_factory=dict)
+    origins: Origins = NO_ORIGINS

@@ -6,11 +6,10 @@ the tables, so that an editor completes keys and marks mistakes. Nothing that ex
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from framegate.config.schema import TABLES, merge_schemas
+from framegate.config.schema import TABLES, merge_schemas, schema_text
 from framegate.contract.errors import Misconfigured
 from framegate.contract.plugin import Manifest
 
@@ -88,8 +87,7 @@ def write_samples(folder: Path, plugins: Mapping[str, Manifest] | None = None) -
     files = {folder / f"{table}.yml": SAMPLES[table] for table in TABLES}
     merged = merge_schemas(plugins or {})
     for table in TABLES:
-        text = json.dumps(merged[table], ensure_ascii=False, indent=2)
-        files[folder / "schemas" / f"{table}.schema.json"] = f"{text}\n"
+        files[folder / "schemas" / f"{table}.schema.json"] = schema_text(merged[table])
     existing = [path for path in files if path.exists()]
     if existing:
         names = ", ".join(str(path) for path in existing)

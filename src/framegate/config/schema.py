@@ -21,8 +21,9 @@ from framegate.contract.plugin import Manifest, Role, RoleEntry
 Table: TypeAlias = Literal["endpoints", "drivers", "variables"]
 TABLES: tuple[Table, ...] = ("endpoints", "drivers", "variables")
 Schema: TypeAlias = dict[str, Any]
+Language: TypeAlias = Literal["en", "zh"]
 
-_ANNOTATIONS = ("title", "description", "$schema", "$id")
+_ANNOTATIONS = ("title", "description", "description_zh", "$schema", "$id")
 _CLOSERS = ("additionalProperties", "unevaluatedProperties", "patternProperties")
 
 
@@ -110,14 +111,35 @@ def rebased(schema: Any, root: str) -> Any:
     return schema
 
 
-def merge_schemas(manifests: Mapping[str, Manifest]) -> dict[Table, Schema]:
-    """Schemas of the three tables for editors: every plugin's options and tag keys are part of them."""
+def merge_schemas(manifests: Mapping[str, Manifest], language: Language = "en") -> dict[Table, Schema]:
+    """Schemas of the three tables for editors: every plugin's options and tag keys are part of them.
+
+    language  of the descriptions; one that a plugin does not have stays English
+    """
     merged = {table: copy.deepcopy(table_schema(table)) for table in TABLES}
     defs = merged["drivers"]["$defs"]
     for role in ("driver", "connector"):
         _merge_options(defs, role, manifests)
     _merge_tag_keys(merged["variables"]["$defs"], manifests)
-    return merged
+    return {table: _described(schema, language) for table, schema in merged.items()}
+
+
+def _described(schema: Any, language: Language) -> Any:
+    """A copy with one description per place."""
+    if isinstance(schema, list | tuple):
+        return [_described(item, language) for item in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    translated = schema.get("description_zh")
+    described = {key: _described(value, language) for key, value in schema.items() if key != "description_zh"}
+    if language == "zh" and isinstance(translated, str):
+        described["description"] = translated
+    return described
+
+
+def schema_text(schema: Schema) -> str:
+    """A schema as the text of a file."""
+    return f"{json.dumps(schema, ensure_ascii=False, indent=2)}\n"
 
 
 def _merge_options(defs: Schema, role: Role, manifests: Mapping[str, Manifest]) -> None:

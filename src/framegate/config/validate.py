@@ -23,6 +23,7 @@ from framegate.config.rule_references import RuleReferences
 from framegate.config.schema import TABLES, Table, table_check
 from framegate.config.source import read_table
 from framegate.config.tables import connector_row, driver_row, gateway_row, rule_row
+from framegate.config.templates import Expansion
 from framegate.config.variables import VariablesReader
 from framegate.config.warnings import warnings_of
 from framegate.config.yaml import Document, Flaw, Path, load_yaml
@@ -81,14 +82,18 @@ class _Load:
             self._read(table)
         endpoints = self._endpoints()
         gateway, drivers, connectors = self._drivers()
-        variables, used = self._variables({name: row for name, row in drivers.items() if name not in self.scanless})
+        variables, used, unused = self._variables(
+            {name: row for name, row in drivers.items() if name not in self.scanless}
+        )
         if self.rules:
             names = {row.name for row in variables} if "variables" in self.texts else None
             RuleReferences(self.rules, names, self.problems).check()
-        tables = Tables(gateway, endpoints, drivers, connectors, variables, rules=self.rules)
+        tables = Tables(
+            gateway, endpoints, drivers, connectors, variables, rules=self.rules, origins=self.problems.origins
+        )
         if self.problems:
             return tables
-        gathered = warnings_of(tables, used)
+        gathered = warnings_of(tables, used, unused)
         return replace(tables, warnings=gathered.placed(self.texts)) if gathered else tables
 
     def _read(self, table: Table) -> None:
@@ -173,17 +178,25 @@ class _Load:
         self.rules = {name: rule_row(name, row) for name, row in rules.items() if name not in at_fault}
         return gateway, good_drivers, good_connectors
 
-    def _variables(self, drivers: Mapping[str, DriverRow]) -> tuple[tuple[VariableRow, ...], set[str]]:
+    def _variables(self, drivers: Mapping[str, DriverRow]) -> tuple[tuple[VariableRow, ...], set[str], list[str]]:
+        """Tag rows, the drivers they name, and the templates that no instance uses."""
         references = VariableReferences(self.names["drivers"], drivers, self.problems)
         if "variables" not in self.texts:
-            return (), references.used
+            return (), references.used, []
         reader = VariablesReader(self.plugins, self.names["drivers"] or {}, references, self.problems)
         document = self._whole("variables", load_rows(self.texts["variables"], "variables", reader.take))
         reader.finish(document)
-        if document is not None:
-            rest = {key: [] if isinstance(value, list) else value for key, value in document.items()}
-            self._faults("variables", rest)
-        return tuple(reader.rows), references.used
+        if document is None:
+            return (), references.used, []
+        rest = {**document, "variables": []} if isinstance(document.get("variables"), list) else document
+        if self._faults("variables", rest):
+            return tuple(reader.rows), references.used, []
+        expansion = Expansion(document, self.problems)
+        self.problems.origins = expansion.origins
+        for index, row in expansion.rows(reader.taken):
+            reader.take(index, row)
+        reader.finish(None)
+        return tuple(reader.rows), references.used, expansion.unused
 
 
 def _sound(value: Mapping[str, Any], path: Path, wrong: set[Path]) -> dict[str, Any]:

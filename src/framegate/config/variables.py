@@ -46,9 +46,12 @@ class VariablesReader:
         self._processing = ProcessingReferences(problems)
         self._maker = VariableMaker()
         self._group: list[tuple[int, Any]] = []
+        self.taken = 0
+        """Rows taken so far, wrong ones too."""
 
     def take(self, index: int, raw: Any) -> None:
         """One raw row."""
+        self.taken = index + 1
         self._group.append((index, raw))
         if len(self._group) == GROUP_ROWS:
             self._check_group()

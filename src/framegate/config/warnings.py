@@ -9,8 +9,8 @@ from framegate.config.rows import Tables
 from framegate.config.tables import SCAN_GRID_S
 
 
-def warnings_of(tables: Tables, sources_used: Collection[str]) -> Problems:
-    """Unused endpoints, devices without tags, scan periods off the common grid."""
+def warnings_of(tables: Tables, sources_used: Collection[str], templates_unused: Collection[str] = ()) -> Problems:
+    """Unused endpoints and templates, devices without tags, scan periods off the common grid."""
     found = Problems()
     named = {driver.endpoint for driver in tables.drivers.values()}
     named |= {connector.endpoint for connector in tables.connectors.values()}
@@ -28,4 +28,7 @@ def warnings_of(tables: Tables, sources_used: Collection[str]) -> Problems:
                 rounded = max(1, -int(-steps // 1)) * SCAN_GRID_S
                 text = f"scans start on a grid of {SCAN_GRID_S * 1000:g}ms; this period becomes {rounded * 1000:g}ms"
                 found.add("drivers", ("drivers", name, "scan", scan), "E1117", text)
+    for template in templates_unused:
+        text = "no instance uses this template; remove it, or name it under `instances`"
+        found.add("variables", ("templates", template), "E1160", text, at_key=True)
     return found

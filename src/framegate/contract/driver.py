@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from framegate.contract.command import Write, WriteResult
 from framegate.contract.frame import Access, Batch, Int32Column, TagId, ValueType
@@ -87,3 +87,39 @@ class Driver(Protocol):
 
     async def close(self) -> None:
         """Give every resource back. Never raises; must finish within 1 s."""
+
+
+class Area(NamedTuple):
+    """What one tag covers of its device: from `first` to `last` of one space, both included.
+
+    space  areas of different spaces never touch; people read the name
+    """
+
+    space: str
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What the tags of one scan class cover, and what one scan of them costs.
+
+    areas      one per tag, in their order
+    exchanges  bytes sent and received for each request of one scan, framing included
+    at_once    requests that may be under way at once
+    """
+
+    areas: Sequence[Area]
+    exchanges: Sequence[tuple[int, int]]
+    at_once: int = 1
+
+
+@runtime_checkable
+class Surveys(Protocol):
+    """A capability: a driver that can say offline what its tags cover and cost. `edge check` asks."""
+
+    def survey(self, tags: Sequence[BoundTag]) -> Survey:
+        """Pure, like `plan`.
+
+        raises Misconfigured - with one TagProblem for each tag that cannot be read this way
+        """

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from framegate.contract.command import Outcome, Write, WriteResult
-from framegate.contract.driver import BoundTag, DriverContext, Plan
+from framegate.contract.driver import BoundTag, DriverContext, Plan, Survey
 from framegate.contract.errors import Busy, Misconfigured, NoReply, NotConnected, Problem
 from framegate.contract.frame import Batch, TagId
 from framegate.contract.ports import Lease
@@ -20,6 +20,7 @@ from framegate_plugins.modbus.codec import ExceptionReply
 from framegate_plugins.modbus.exchange import GATEWAY_CODES, Answer, Ask, Exchange
 from framegate_plugins.modbus.options import parse_options
 from framegate_plugins.modbus.plan import ReadPlan
+from framegate_plugins.modbus.survey import survey_of
 from framegate_plugins.modbus.tags import Point, points_from
 from framegate_plugins.modbus.writer import jobs_from, results_from
 
@@ -50,6 +51,10 @@ class ModbusDriver:
         self._points.update(writable)
         readable = [point for point, tag in zip(points, tags, strict=True) if "R" in tag.access]
         return ReadPlan(self._options.unit, readable, writable, self._options.limits)
+
+    def survey(self, tags: Sequence[BoundTag]) -> Survey:
+        """What these tags cover and cost. Raises Misconfigured."""
+        return survey_of(tags, self._options)
 
     async def open(self, context: DriverContext) -> None:
         """Lease the endpoint's line.
