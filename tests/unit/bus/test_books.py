@@ -234,10 +234,10 @@ def test_gap_over_rows_that_are_still_there_is_not_told_until_it_is_durable(disk
     book.add(5, 30, "retention", "", 2)
     [whole] = book.all()
     assert (whole.first, whole.last) == (1, 30)
-    assert book.after(0) == whole._replace(last=10)
+    assert book.after(0) == whole._replace(last=Position(10))
     assert book.after(10) is None
     book.add(15, 17, "damage", "", 3)  # these cannot be read now
-    assert book.after(10) == whole._replace(first=15, last=17)
+    assert book.after(10) == whole._replace(first=Position(15), last=Position(17))
     assert book.after(17) is None
     book.settle()
     assert (book.after(10), book.after(30)) == (whole, None)
