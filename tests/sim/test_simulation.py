@@ -19,6 +19,9 @@ FOUND = {
     100_424: "a mark written before its record outlived it, and retention cut a later record in two there",
     101_348: "the notice of a gap whose entry was damaged counted as rows on their way",
     101_422: "rows deleted in the second before a power cut were called damaged when the store was carried over",
+    101_970: "a gap was told before it was durable; a crash lost it, and its rows followed newer ones",
+    300_195: "the same, of rows that retention had given up",
+    300_557: "a gap whose entry was damaged after its rows were deleted counted as never told",
 }
 """Seeds that once broke a promise, and how."""
 REPLAY = (

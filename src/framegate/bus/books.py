@@ -32,7 +32,8 @@ _TRIM_KEY = b"trim"
 class Books:
     """The small families of one store.
 
-    trim  first position that is kept; every position below it was delivered, or is in a gap
+    trim    first position that is kept; every position below it was delivered, or is in a gap
+    oldest  first position that may be read: `trim`, once that is durable
     """
 
     def __init__(self, disk: Disk, options: StoreOptions) -> None:
@@ -45,7 +46,7 @@ class Books:
         self.rewinds = RewindBook(disk)
         self.rules = RuleBook(disk)
         self.marks = Marks(disk, min(options.retention_bytes, options.keep_acked_bytes or options.retention_bytes))
-        self.trim = Position(1)
+        self.trim = self.oldest = Position(1)
         self._changes: list[Change] = []
 
     def load(self, mark: HighWaterMark) -> list[str]:
@@ -61,7 +62,7 @@ class Books:
                 f"durable log: format {version} is newer than this release's {FORMAT_VERSION}; start the newer release",
                 code=FORMAT,
             )
-        self.trim = max(trim_of(self._disk), mark.trim)
+        self.trim = self.oldest = max(trim_of(self._disk), mark.trim)
         self.catalogue.load(mark.tags)
         self.layouts.load()
         self.gaps.load()
@@ -76,11 +77,16 @@ class Books:
         return self.catalogue.holds if self.catalogue.has_holes else None
 
     def trim_to(self, position: Position) -> None:
-        """Rows below a position go; durable with the next group commit, and only then may they be deleted."""
+        """Rows below a position go; durable with the next group commit, and only then `trimmed`."""
         self.trim = position
         self.marks.drop(position)
         self.gaps.prune(min(position, self.cursors.floor(position)))
         self._changes.append(("meta", _TRIM_KEY, position.to_bytes(8, "big")))
+
+    def trimmed(self) -> None:
+        """The new beginning and the gaps before it are durable: rows below may be deleted, and are read no more."""
+        self.oldest = self.trim
+        self.gaps.settle()
 
     def mark(self, durable: Position) -> HighWaterMark:
         """What the store holds once the group that ends at `durable` is synced."""

@@ -176,9 +176,9 @@ class Bus:
     def _gap_at(self, after: Position) -> Gap | None:
         """The next gap; below the oldest row kept, what is gone counts as one."""
         gap = self._wal.books.gaps.after(after)
-        trim = self._wal.books.trim
-        if after + 1 < trim and (gap is None or gap.first > after + 1):
-            last = Position(trim - 1 if gap is None else min(trim, gap.first) - 1)
+        oldest = self._wal.books.oldest
+        if after + 1 < oldest and (gap is None or gap.first > after + 1):
+            last = Position(oldest - 1 if gap is None else min(oldest, gap.first) - 1)
             detail = "deleted before this connector asked for them"
             return Gap(Position(after + 1), last, "retention", detail, "", self._clock.now_ns())
         return gap

@@ -9,7 +9,7 @@ replay.py).
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import google_crc32c
@@ -36,6 +36,7 @@ class GapBook:
         self._gaps: list[Gap] = []
         self._changed: dict[int, None] = {}
         self._dropped: list[int] = []
+        self._doomed: list[tuple[int, int]] = []
         self.rows: dict[Reason, int] = {"retention": 0, "disk_full": 0, "damage": 0}
 
     def load(self) -> None:
@@ -54,6 +55,8 @@ class GapBook:
         connector  the only one that needed the rows; "" = every connector
         """
         new = 0
+        if reason == "damage":  # nobody will read these rows, whatever becomes of the gap
+            self._doomed = [part for range_ in self._doomed for part in _outside(*range_, [(first, last)])]
         for start, stop in self.uncovered(first, last):
             new += stop - start + 1
             index = bisect_left(self._gaps, start, key=_first)
@@ -69,23 +72,29 @@ class GapBook:
 
     def uncovered(self, first: int, last: int) -> list[tuple[int, int]]:
         """The parts of a range that no gap holds, in order."""
-        parts = []
         index = bisect_left(self._gaps, first, key=_last)
-        while first <= last:
-            if index >= len(self._gaps) or self._gaps[index].first > last:
-                parts.append((first, last))
-                break
-            gap = self._gaps[index]
-            if gap.first > first:
-                parts.append((first, gap.first - 1))
-            first = gap.last + 1
-            index += 1
-        return parts
+        return _outside(first, last, (self._gaps[place][:2] for place in range(index, len(self._gaps))))
+
+    def doom(self, first: int, last: int) -> None:
+        """The next gap is over rows that are still there: readers get them until `settle`.
+
+        A gap that is told and then lost in a crash would let its rows follow newer ones (O4).
+        """
+        self._doomed += self.uncovered(first, last)
+
+    def settle(self) -> None:
+        """Every gap is durable, and doomed rows may be deleted."""
+        self._doomed.clear()
 
     def after(self, position: int) -> Gap | None:
-        """The first gap that ends beyond a position."""
-        index = bisect_right(self._gaps, position, key=_last)
-        return self._gaps[index] if index < len(self._gaps) else None
+        """The first gap that ends beyond a position, or the first part of one that is not doomed."""
+        for index in range(bisect_right(self._gaps, position, key=_last), len(self._gaps)):
+            gap = self._gaps[index]
+            if not self._doomed:
+                return gap
+            for first, last in _outside(max(gap.first, position + 1), gap.last, self._doomed):
+                return gap._replace(first=Position(first), last=Position(last))
+        return None
 
     def last_position(self) -> Position:
         return self._gaps[-1].last if self._gaps else Position(0)
@@ -111,6 +120,18 @@ class GapBook:
         self._changed.clear()
         self._dropped.clear()
         return changes
+
+
+def _outside(first: int, last: int, ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The parts of first to last that no range covers; ranges and parts in order."""
+    parts = []
+    for start, stop in ranges:
+        if start > last or first > last:
+            break
+        if start > first:
+            parts.append((first, start - 1))
+        first = max(first, stop + 1)
+    return [*parts, (first, last)] if first <= last else parts
 
 
 def encode_gap(gap: Gap) -> bytes:

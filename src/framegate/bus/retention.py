@@ -79,12 +79,14 @@ class Retention:
         if deletion.lost < deletion.stop:
             losers = self._books.cursors.behind(deletion.stop - 1)
             connector = losers[0] if len(losers) == 1 else ""
+            self._books.gaps.doom(deletion.lost, deletion.stop - 1)
             self._wal.note_gap(deletion.lost, deletion.stop - 1, deletion.reason, deletion.detail, connector)
         self._books.trim_to(deletion.stop)
         self._wal.touch(partial(self._delete, deletion, first))
 
     def _delete(self, deletion: Deletion, first: Position) -> None:
         """The gap and the new beginning are durable: now the rows may go."""
+        self._books.trimmed()
         freed = 0
 
         def work() -> None:

@@ -227,6 +227,22 @@ def test_gap_neighbours_of_one_reason_become_one_gap(disk: RocksDisk) -> None:
     assert again.all() == book.all()
 
 
+def test_gap_over_rows_that_are_still_there_is_not_told_until_it_is_durable(disk: RocksDisk) -> None:
+    book = GapBook(disk)
+    book.add(1, 10, "retention", "", 1)
+    book.doom(5, 30)
+    book.add(5, 30, "retention", "", 2)
+    [whole] = book.all()
+    assert (whole.first, whole.last) == (1, 30)
+    assert book.after(0) == whole._replace(last=Position(10))
+    assert book.after(10) is None
+    book.add(15, 17, "damage", "", 3)  # these cannot be read now
+    assert book.after(10) == whole._replace(first=Position(15), last=Position(17))
+    assert book.after(17) is None
+    book.settle()
+    assert (book.after(10), book.after(30)) == (whole, None)
+
+
 def test_gap_over_older_gaps_counts_only_what_is_new(disk: RocksDisk) -> None:
     book = GapBook(disk)
     book.add(10, 19, "disk_full", "", 1)

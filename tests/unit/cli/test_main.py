@@ -73,7 +73,7 @@ def test_help_names_every_verb_and_imports_none(capsys: pytest.CaptureFixture[st
     [
         (
             ["tgas", "ls"],
-            "no command tgas (did you mean tags?); one of run, demo, verify-delivery, check, cfg, init, top",
+            "no command tgas (did you mean tags?); one of run, demo, verify-delivery, check, init, top",
         ),
         (["tags", "lss"], "no command tags lss (did you mean ls?); one of ls, get, watch"),
         (["wal", "x"], "no command wal x; one of stat, ls, verify"),

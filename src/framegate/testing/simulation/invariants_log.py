@@ -88,7 +88,7 @@ def i6_gap_names_what_is_lost(gaps: Iterable[Gap], lost: Sequence[Range]) -> str
 
 
 def i7_gap_before_deletion(stop: int, cursors: Mapping[str, int], gaps: Sequence[Gap]) -> str:
-    """What is deleted is behind every durable cursor, or in a durable gap."""
+    """What is deleted is behind every durable cursor, or in a gap that was durable before."""
     ranges = [(gap.first, gap.last) for gap in gaps]
     for name, position in cursors.items():
         if unnamed := uncovered(position + 1, stop - 1, ranges):

@@ -14,7 +14,7 @@ from framegate.bus.books import Books
 from framegate.bus.gaps import decode_gap
 from framegate.bus.replay import Replay
 from framegate.bus.store import Store
-from framegate.contract.frame import Batch, Placed, Position
+from framegate.contract.frame import Batch, Gap, Placed, Position
 from framegate.contract.ports import Change, Disk, Family, FrameSink
 from framegate.contract.quality import is_bad
 from framegate.observe.metrics import Metrics
@@ -53,6 +53,7 @@ class Witness:
         self.rows = self.dropped = 0
         self.loop, self.medium = loop, medium
         self._kept = 0  # last position that would survive
+        self._named: set[Gap] = set()  # that were durable once; damage may take their entries since
         self._lost: list[law.Range] = []  # tails that crashes took
         self.watch(medium.platter)
 
@@ -85,13 +86,16 @@ class Witness:
             if family == "frames" and value is not None:
                 self._kept = max(self._kept, first_of(key) + rows_of(value) - 1)
             elif family == "gaps" and value is not None:
-                self._kept = max(self._kept, decode_gap(key, value).last)
+                gap = decode_gap(key, value)
+                self._kept = max(self._kept, gap.last)
+                self._named.add(gap)
 
     def _dropping(self, family: Family, stop: bytes) -> None:
         self.loop.note(f"drop {family} {stop.hex()}")
         if family == "frames":
             cursors = {name: remote.durable_cursor for name, remote in self.remotes.items() if remote.has_begun}
-            self.check(law.i7_gap_before_deletion, first_of(stop), cursors, self.medium.kept_gaps())
+            named = [*self._named, *self.medium.kept_gaps()]
+            self.check(law.i7_gap_before_deletion, first_of(stop), cursors, named)
 
     # -- lives ----------------------------------------------------------------------------------------------------
 
