@@ -185,18 +185,21 @@ class _Load:
             return (), references.used, []
         reader = VariablesReader(self.plugins, self.names["drivers"] or {}, references, self.problems)
         document = self._whole("variables", load_rows(self.texts["variables"], "variables", reader.take))
-        reader.finish(document)
-        if document is None:
-            return (), references.used, []
-        rest = {**document, "variables": []} if isinstance(document.get("variables"), list) else document
+        reader.take_rest(document)
+        unused = self._expand(document, reader) if document is not None else []
+        reader.finish()
+        return tuple(reader.rows), references.used, unused
+
+    def _expand(self, document: Mapping[str, Any], reader: VariablesReader) -> list[str]:
+        """Hand out the rows that instances make of templates; the templates that no instance uses."""
+        rest = {**document, "variables": []} if isinstance(document.get("variables"), list) else dict(document)
         if self._faults("variables", rest):
-            return tuple(reader.rows), references.used, []
+            return []
         expansion = Expansion(document, self.problems)
         self.problems.origins = expansion.origins
         for index, row in expansion.rows(reader.taken):
             reader.take(index, row)
-        reader.finish(None)
-        return tuple(reader.rows), references.used, expansion.unused
+        return expansion.unused
 
 
 def _sound(value: Mapping[str, Any], path: Path, wrong: set[Path]) -> dict[str, Any]:

@@ -56,11 +56,15 @@ class VariablesReader:
         if len(self._group) == GROUP_ROWS:
             self._check_group()
 
-    def finish(self, document: Mapping[str, Any] | None) -> None:
-        """Check what is left; `document` is the table's tree, which holds rows only if they were not handed out."""
+    def take_rest(self, document: Mapping[str, Any] | None) -> None:
+        """The rows of the table's tree, which holds them only if they were not handed out one by one."""
         left = document.get("variables") if document is not None else None
         for index, raw in enumerate(left if isinstance(left, list) else ()):
             self.take(index, raw)
+        self._check_group()
+
+    def finish(self) -> None:
+        """There are no more rows: what only the whole table shows."""
         self._check_group()
         self._processing.finish(self._references.tags, self.rows)
 
