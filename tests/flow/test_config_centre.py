@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import zstandard
@@ -58,12 +59,12 @@ class FolderApplier:
     refused: int = 0
     failures: list[GatewayError] = field(default_factory=list)
 
-    async def submit(self, tables: Mapping[Table, bytes], *, author: str, reason: str, source: str) -> None:
+    async def submit(self, texts: Mapping[Table, bytes], author: str, reason: str, source: Literal["etcd"]) -> None:
         if self.failures:
             raise self.failures.pop()
         stage = self.folder.with_name("stage")
         stage.mkdir(exist_ok=True)
-        for table, text in tables.items():
+        for table, text in texts.items():
             (stage / f"{table}.yml").write_bytes(text)
         try:
             load_tables(stage, self.plugins)
@@ -72,7 +73,7 @@ class FolderApplier:
             raise
         for table in TABLES:
             (stage / f"{table}.yml").replace(self.folder / f"{table}.yml")
-        self.taken.append(tables["endpoints"])
+        self.taken.append(texts["endpoints"])
 
     def running(self) -> dict[Table, bytes]:
         return {table: (self.folder / f"{table}.yml").read_bytes() for table in TABLES}

@@ -16,31 +16,23 @@ import socket
 import tempfile
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from cyclopts import Parameter
 
 from framegate.cli import exits
-from framegate.cli.options import HOME_DEFAULT, HomeOption, OutputOption
+from framegate.cli.options import HOME_DEFAULT, CentreOption, HomeOption, OutputOption
 from framegate.cli.output import is_table, write_record, write_rows
 from framegate.cli.tables import check_with_plugins, plugins_of
 from framegate.cli.talk import complain, say
 from framegate.config import load_tables, render_problems
-from framegate.config.etcd import FILE_NAME, Centre, Client, Head, Manifest, Report, is_same, read_options, time_text
+from framegate.config.etcd import Centre, Client, Head, Manifest, Report, is_same, read_options, time_text
 from framegate.config.schema import TABLES, Table
 from framegate.config.source import read_table
 from framegate.contract.errors import Busy, Misconfigured
 from framegate.endpoint.clock import SystemClock
 from framegate.gateway.home import Home
 
-CentreOption: TypeAlias = Annotated[
-    Path | None,
-    Parameter(
-        name="--config-centre",
-        env_var="EDGE_CONFIG_CENTRE",
-        help=f"File that names the etcd; HOME/{FILE_NAME} if absent.",
-    ),
-]
 T = TypeVar("T")
 _COLUMNS = ("generation", "head", "time", "author", "bytes", "reason", "gateways")
 
@@ -148,7 +140,7 @@ async def _centre(file: Path | None, home: Home) -> AsyncIterator[Centre]:
 
 
 def _file(file: Path | None, home: Home) -> Path:
-    return file.resolve() if file else home.root / FILE_NAME
+    return file.resolve() if file else home.centre_file
 
 
 def _run(work: Coroutine[Any, Any, T], file: Path | None, home: Home) -> T:

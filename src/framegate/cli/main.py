@@ -46,7 +46,7 @@ def _run(words: list[str]) -> int:
 
         write_record(version_facts(), None)
         return exits.OK
-    if len(words) == 3 and words[:2] == ["run", "--home"]:
+    if len(words) == 3 and words[:2] == ["run", "--home"] and "EDGE_CONFIG_CENTRE" not in os.environ:
         from pathlib import Path  # noqa: PLC0415
 
         from framegate.cli.service import serve  # noqa: PLC0415 - supervisors say just this; saves 0.2 s and 12 MiB

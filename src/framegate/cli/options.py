@@ -15,6 +15,14 @@ HomeOption: TypeAlias = Annotated[
     Path,
     Parameter(name="--home", env_var="EDGE_HOME", help="The gateway's folder, with config, data and run."),
 ]
+CentreOption: TypeAlias = Annotated[
+    Path | None,
+    Parameter(
+        name="--config-centre",
+        env_var="EDGE_CONFIG_CENTRE",
+        help="File that names the etcd; HOME/config-centre.yml if absent.",
+    ),
+]
 OutputOption: TypeAlias = Annotated[
     Format | None,
     Parameter(name=["--output", "-o"], help="Form of the data; table on a terminal, else jsonl."),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import uvloop
 
@@ -22,6 +23,7 @@ from framegate.config.history import History, Texts, read_texts
 from framegate.contract.errors import Misconfigured
 from framegate.contract.ports import Clock, Log
 from framegate.endpoint.clock import SystemClock
+from framegate.gateway.centre import centre_options, centred
 from framegate.gateway.health import Health
 from framegate.gateway.home import Home
 from framegate.gateway.memory import be_frugal, settle
@@ -31,10 +33,13 @@ from framegate.observe.log import make_log
 from framegate.ops import control, exposition
 from framegate.runtime.discover import Plugins
 
+if TYPE_CHECKING:
+    from framegate.config.etcd import CentreOptions
+
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-def serve(home: Path, clock: Clock | None = None, *, is_strict: bool = False) -> int:
+def serve(home: Path, clock: Clock | None = None, *, is_strict: bool = False, config_centre: Path | None = None) -> int:
     """Run until asked to stop; returns the exit code. Raises Misconfigured, StoreFailed for what is not in a table.
 
     Where the tables are wrong and an older configuration was in force here before, the gateway runs on that, says so,
@@ -42,12 +47,14 @@ def serve(home: Path, clock: Clock | None = None, *, is_strict: bool = False) ->
 
     clock      the machine's, unless an experiment brings its own
     is_strict  wrong tables end the start all the same
+    config_centre  file that names the etcd; absent: HOME/config-centre.yml, if it exists
     """
     be_frugal()
     place = Home(home.resolve())
     plugins = plugins_of(place)
     try:
-        _run(place, plugins, clock or SystemClock(), is_strict=is_strict)
+        centre = centre_options(place, config_centre)
+        _run(place, plugins, clock or SystemClock(), centre, is_strict=is_strict)
     except Misconfigured as error:
         if not error.problems:
             raise
@@ -58,7 +65,7 @@ def serve(home: Path, clock: Clock | None = None, *, is_strict: bool = False) ->
     return exits.OK
 
 
-def _run(home: Home, plugins: Plugins, clock: Clock, *, is_strict: bool) -> None:
+def _run(home: Home, plugins: Plugins, clock: Clock, centre: CentreOptions | None, *, is_strict: bool) -> None:
     """Run on the tables of the home, else on the last good generation."""
     history = History(home.history)
     if not history.is_published:
@@ -66,7 +73,7 @@ def _run(home: Home, plugins: Plugins, clock: Clock, *, is_strict: bool) -> None
             history.finish_publishing(home.config)
     try:
         texts = read_texts(home.config)
-        service = _Service(home, read_tables(home, plugins, texts), texts, plugins, clock)
+        service = _Service(home, read_tables(home, plugins, texts), texts, plugins, clock, centre)
         _own_and_run(home, service)
     except Misconfigured as error:
         good = None if is_strict or not error.problems else history.current()
@@ -76,7 +83,7 @@ def _run(home: Home, plugins: Plugins, clock: Clock, *, is_strict: bool) -> None
             say(line)
         complain(f"{home.config} has {len(error.problems):,} problems; running on generation {good.number} meanwhile")
         texts = history.texts(good.number)
-        _own_and_run(home, _Service(home, read_tables(home, plugins, texts), texts, plugins, clock, instead_of=error))
+        _own_and_run(home, _Service(home, read_tables(home, plugins, texts), texts, plugins, clock, centre, error))
 
 
 def _own_and_run(home: Home, service: _Service) -> None:
@@ -99,12 +106,14 @@ class _Service:
         texts: Texts,
         plugins: Plugins,
         clock: Clock,
+        centre: CentreOptions | None,
         instead_of: Misconfigured | None = None,
     ) -> None:
         row = tables.gateway
         self._home, self._texts, self._instead_of = home, texts, instead_of
         self._tags = len(tables.variables)
         self._plugins = plugins
+        self._centre = centre
         self._log: Log = make_log(level=row.log_level, gateway=row.name)
         self._gateway = Gateway(home, tables, plugins, self._log, clock)
         self._health: Health | None = None
@@ -119,7 +128,10 @@ class _Service:
                 assert self._health is not None
                 server = await control.serve(self._health, self._home.socket)
                 self._log_start()
-                async with reloading(self._health.config, self._home, self._log):
+                async with (
+                    reloading(self._health.config, self._home, self._log),
+                    centred(self._centre, self._health, self._gateway),
+                ):
                     await self._asked_to_stop.wait()
                 self._log.info("gateway_stopping")
                 self._health = None

@@ -75,6 +75,11 @@ def _gateway(now: GatewayHealth, before: GatewayHealth) -> list[Text]:
         lines.append(Text(f"generation {now.config.generation} runs on; {now.config.problem}", style="bold red"))
     elif now.config.is_pending:
         lines.append(Text("changed tables wait for `edge cfg apply`", style="yellow"))
+    if now.config.centre:
+        lines.append(Text(f"config centre: {now.config.centre}", style="yellow"))
+    if now.alarms_active or now.alarms_unacknowledged:
+        text = f"alarms: {now.alarms_active} active, {now.alarms_unacknowledged} to acknowledge; `edge alarms ls`"
+        lines.append(Text(text, style="bold red" if now.alarms_active else "yellow"))
     letters = sum(connector.letters for connector in now.connectors)
     if letters:
         lines.append(Text(f"{letters:,} messages were refused for good; `edge dlq ls` shows why", style="yellow"))

@@ -105,6 +105,10 @@ class Applier:
             except GatewayError as error:
                 await self._refuse(texts, error)
 
+    def running(self) -> Texts:
+        """The tables that are in force, as they were written; raises Misconfigured E4032."""
+        return {} if self._current is None else self._history.texts(self._current.number)
+
     def history(self, limit: int) -> Sequence[GenerationRecord]:
         current = 0 if self._current is None else self._current.number
         return [_record_of(each, current) for each in islice(self._history.all(), limit)]

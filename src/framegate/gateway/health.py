@@ -10,7 +10,8 @@ import os
 import re
 import resource
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -46,6 +47,7 @@ class Health:
     def __init__(self, gateway: Gateway, config: Applier | None = None) -> None:
         self._gateway = gateway
         self._config = config or Applier(gateway)
+        self.centre_problem: Callable[[], str] = lambda: ""
         self._rewinder = Rewinder(gateway)
         self._letters = LetterDesk(gateway.store.letters, gateway.outboxes, gateway.clock, gateway.log, gateway.metrics)
 
@@ -91,7 +93,7 @@ class Health:
             wal=wal,
             alarms_active=active,
             alarms_unacknowledged=unacknowledged,
-            config=self._config.health,
+            config=replace(self._config.health, centre=self.centre_problem()),
         )
 
     def find_tags(self, pattern: str, after: int, limit: int) -> Sequence[TagRow]:

@@ -30,6 +30,11 @@ class Home:
         return self.root / "config"
 
     @property
+    def centre_file(self) -> Path:
+        """Says where the config centre is; not one of the tables, as those come from there."""
+        return self.root / "config-centre.yml"
+
+    @property
     def plugins(self) -> Path:
         return self.root / "plugins"
 

@@ -116,12 +116,14 @@ class ConfigHealth:
     generation  its number; since_ns: when it came into force
     problem     why the tables in HOME/config are not in force; "" while they are, or wait for their turn
     is_pending  they have changed and wait for `edge cfg apply`
+    centre      what keeps the gateway from what the config centre wants; "" while nothing does, or there is none
     """
 
     generation: int = 0
     since_ns: int = 0
     problem: str = ""
     is_pending: bool = False
+    centre: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping
-from typing import Protocol
+from typing import Literal, Protocol
 
 from framegate.config.etcd.centre import Centre, Head
 from framegate.config.etcd.client import Client
@@ -36,7 +36,7 @@ REFUSED_MAX_S = 30.0
 class Applier(Protocol):
     """Where tables go: the one validation path, then the running gateway."""
 
-    async def submit(self, tables: Mapping[Table, bytes], *, author: str, reason: str, source: str) -> object:
+    async def submit(self, texts: Mapping[Table, bytes], author: str, reason: str, source: Literal["etcd"]) -> object:
         """Run these tables, all or nothing, and keep them on disk.
 
         raises  Misconfigured - they cannot work and nothing has changed; other GatewayErrors - try again later
@@ -79,7 +79,7 @@ async def following(
 
 
 class Follower:
-    """One gateway's eye on its head. `problem` is what an operator should know, "" while all is well."""
+    """One gateway's eye on its head."""
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class Follower:
         metrics: Metrics,
     ) -> None:
         """Nothing is connected before run(). sha256: digest of the tables that run now."""
-        self.problem = ""
+        self._refusal = ""
         self._centre, self._applier, self._reporter = centre, applier, reporter
         self._sha256 = sha256
         self._running: int | None = None
@@ -103,7 +103,7 @@ class Follower:
         self._away = Backoff(dice, first_s=BACKOFF_FIRST_S, max_s=BACKOFF_MAX_S)
         self._refused = Backoff(dice, first_s=REFUSED_FIRST_S, max_s=REFUSED_MAX_S)
         self._settled: Head | None = None
-        self._is_lost = False
+        self._away_because = ""
         self._moved = asyncio.Event()
         self._connected = metrics.gauge("edge_centre_connected")
         self._head = metrics.gauge("edge_centre_head_generation")
@@ -188,9 +188,9 @@ class Follower:
         """Have a generation applied, unless just these tables run already; what kept it from being so."""
         if manifest.sha256 != self._sha256:
             tables = await self._centre.tables(manifest)
-            source = f"etcd {self._centre.head_key} generation {manifest.generation}"
+            reason = f"{manifest.reason or 'published'} (generation {manifest.generation} of {self._centre.head_key})"
             try:
-                await self._applier.submit(tables, author=manifest.author, reason=manifest.reason, source=source)
+                await self._applier.submit(tables, manifest.author, reason, "etcd")
             except GatewayError as error:
                 return error
         self._sha256, self._running = manifest.sha256, manifest.generation
@@ -199,19 +199,24 @@ class Follower:
     def _report(self, generation: int, sha256: str, error: GatewayError | None) -> None:
         report = make_report(self._instance, generation, sha256, self._running, self._clock.now_ns(), error)
         if error is None:
-            self.problem = ""
+            self._refusal = ""
             self._applied.value = generation
             self._log.info("centre_applied", generation=generation, sha256=sha256)
         else:
             problem = f"generation {generation} of the config centre does not run: {error}"
-            if problem == self.problem:  # tried again, to the same end
+            if problem == self._refusal:  # tried again, to the same end
                 return
-            self.problem = problem
+            self._refusal = problem
             self._refusals.value += 1
             self._log.error(
                 "centre_refused", generation=generation, running=self._running, problems=list(report.problems)
             )
         self._reporter.tell(report)
+
+    @property
+    def problem(self) -> str:
+        """What an operator should know, "" while all is well."""
+        return self._refusal or (f"etcd is away: {self._away_because}" if self._away_because else "")
 
     def _stands(self) -> None:
         """The watch stands: etcd is back, or there at all."""
@@ -220,15 +225,15 @@ class Follower:
         if not self._connected.value:
             self._log.info("centre_connected", centre=self._centre.client.where, head=self._centre.head_key)
         self._connected.value = 1
-        self._is_lost = False
+        self._away_because = ""
 
     def _lost(self, error: GatewayError) -> None:
         """Count the loss, and tell it the first time."""
         self._failures.value += 1
         self._connected.value = 0
-        if not self._is_lost:
+        if not self._away_because:
             self._log.warning("centre_lost", reason=str(error), running=self._running)
-        self._is_lost = True
+        self._away_because = str(error)
 
 
 _ASK_AGAIN = frozenset(("E1172", "E1173", "E2010", "E2011", "E2012", "E2013", "E2014"))
