@@ -119,8 +119,14 @@ async def carry_out(gateway: Gateway, change: Change, keep: Callable[[], Awaitab
             await _stop_rules(gateway, undo)
         _swap(gateway, change, undo)
         _start(gateway, change, undo)
+        rules = None if change.rules is None else gateway.host_rules(change.tables, *change.rules)
         await keep()
         undo.pop_all()
+    if rules is not None:  # last: they forget the states of rules that are gone
+        gateway.rules = rules
+        rules.start()
+        for name in change.plan.rules.stopped:
+            gateway.metrics.forget(rule=name)
 
 
 async def _stop(gateway: Gateway, plan: Plan, undo: AsyncExitStack) -> None:
@@ -199,10 +205,3 @@ def _start(gateway: Gateway, change: Change, undo: AsyncExitStack) -> None:
     for name in (*plan.connectors.started, *plan.connectors.restarted):
         gateway.deliver(gateway.make_outbox(tables.connectors[name], tables.gateway))
         undo.push_async_callback(gateway.end_delivery, name)
-    if change.rules is not None:
-        entries, names = change.rules
-        gateway.rules = gateway.host_rules(tables, entries, names)
-        gateway.rules.start()
-        undo.push_async_callback(gateway.rules.stop)
-        for name in plan.rules.stopped:
-            gateway.metrics.forget(rule=name)
