@@ -27,6 +27,7 @@ from framegate.config.rows import (
     Tables,
     VariableRow,
 )
+from framegate.config.watch import Signature
 from framegate.mapper.processing import AS_READ
 
 Hashes = npt.NDArray[np.int64]
@@ -40,10 +41,11 @@ LIVE_SETTINGS = frozenset(("reload",))
 class Outline:
     """A configuration without its tag rows: 28 bytes a tag stay of them, 100,000 rows would hold 30 MiB.
 
-    tag     int64[rows], hash of the tag's name
-    read    int64[rows], hash of what its driver is told
-    rest    int64[rows], hash of everything else
-    device  int32[rows], index into `sources`
+    scripts  what tells one state of the rules' scripts from another
+    tag      int64[rows], hash of the tag's name
+    read     int64[rows], hash of what its driver is told
+    rest     int64[rows], hash of everything else
+    device   int32[rows], index into `sources`
 
     Hashes are Python's own, keyed anew in every process: good for comparisons within one, 64 bits wide.
     """
@@ -53,6 +55,7 @@ class Outline:
     drivers: Mapping[str, DriverRow]
     connectors: Mapping[str, ConnectorRow]
     rules: Mapping[str, RuleRow]
+    scripts: Signature
     tag: Hashes
     read: Hashes
     rest: Hashes
@@ -111,7 +114,7 @@ class Plan:
         return any(parts)
 
 
-def outline_of(tables: Tables) -> Outline:
+def outline_of(tables: Tables, scripts: Signature = ()) -> Outline:
     """What a plan needs of a configuration. 100,000 rows take 0.2 s."""
     digest, rows = _RowDigest(), tables.variables
     sources: dict[str, int] = {}
@@ -122,6 +125,7 @@ def outline_of(tables: Tables) -> Outline:
         drivers=tables.drivers,
         connectors=tables.connectors,
         rules=tables.rules,
+        scripts=scripts,
         tag=np.array([hash(row.tag) for row in rows], np.int64),
         read=np.array(list(map(digest.read, rows)), np.int64),
         rest=np.array(list(map(digest.rest, rows)), np.int64),
@@ -148,7 +152,7 @@ def plan_change(old: Outline, new: Outline) -> Plan:
         endpoints,
         devices,
         connectors,
-        _changes(old.rules, new.rules),
+        _rule_changes(old, new),
         replanned,
         tags,
         _settings(old.gateway, new.gateway),
@@ -226,6 +230,16 @@ def _changes(
         stopped=tuple(name for name in old if name not in new),
         restarted=tuple(name for name, row in new.items() if name in old and is_other(old[name], row)),
     )
+
+
+def _rule_changes(old: Outline, new: Outline) -> Changes:
+    """A changed script may be any one's: every rule with a script is made anew with it."""
+    changes = _changes(old.rules, new.rules)
+    if old.scripts == new.scripts:
+        return changes
+    told = {*changes.started, *changes.restarted}
+    scripted = tuple(name for name, row in new.rules.items() if row.kind == "lua" and name not in told)
+    return replace(changes, restarted=changes.restarted + scripted)
 
 
 def _enabled(rows: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -1,14 +1,15 @@
-"""A watch over the folder of the tables: says that something there has changed, never what.
+"""A watch over the folder of the tables, and over scripts of rules: says that something has changed, never what.
 
 The kernel tells (inotify, through watchfiles), in a thread of its own; where its limit of watches is used up, files are
 looked at once a second, and that is said. Every few seconds they are looked at anyway: a folder that was replaced as a
-whole, or lies on a network, sends no events. Whoever is told reads the tables and compares.
+whole, or lies on a network, sends no events. Scripts are only looked at. Whoever is told reads the tables and compares.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import TypeAlias
 
@@ -23,18 +24,31 @@ DEBOUNCE_MS = 200
 LOOK_S = 5.0
 POLL_S = 1.0
 STOP_S = 2.0
+SCRIPTS_MAX = 1_000
+"""Scripts that are looked at."""
 Signature: TypeAlias = tuple[tuple[int, int, int] | None, ...]
 
 
+def scripts_in(folder: Path) -> Signature:
+    """What tells one state of a folder's scripts from another; () where there are none."""
+    try:
+        files = sorted(islice(folder.rglob("*.lua"), SCRIPTS_MAX))
+    except OSError:
+        return ()
+    return tuple(map(_signature_of, files))
+
+
 class Watch:
-    """Watches one folder from start() to stop().
+    """Watches one folder, and the scripts in another, from start() to stop().
 
     changed  called in the watch's thread; may be told of a change that is none
     polling  called once, with the reason, when the kernel cannot tell
     """
 
-    def __init__(self, folder: Path, changed: Callable[[], None], polling: Callable[[str], None]) -> None:
-        self._folder = folder
+    def __init__(
+        self, folder: Path, scripts: Path, changed: Callable[[], None], polling: Callable[[str], None]
+    ) -> None:
+        self._folder, self._scripts = folder, scripts
         self._changed, self._polling = changed, polling
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="edge-watch", daemon=True)
@@ -88,7 +102,8 @@ class Watch:
 
     def _signature(self) -> Signature:
         """What tells one state of the files from another: inode, size and time of change."""
-        return tuple(_signature_of(self._folder / f"{table}.yml") for table in TABLES)
+        tables = tuple(_signature_of(self._folder / f"{table}.yml") for table in TABLES)
+        return tables + scripts_in(self._scripts)
 
 
 def _signature_of(path: Path) -> tuple[int, int, int] | None:

@@ -21,6 +21,7 @@ from framegate.config import garbage_waits, render_problems
 from framegate.config.history import Generation, History, Source, Texts, digests, read_texts
 from framegate.config.plan import Changes, Plan, steps_of
 from framegate.config.schema import TABLES
+from framegate.config.watch import scripts_in
 from framegate.contract.errors import GatewayError, Misconfigured
 from framegate.gateway.change import Change, carry_out, prepare
 from framegate.gateway.wiring import Gateway
@@ -43,7 +44,7 @@ class Applier:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="edge-config")
         self._turn = asyncio.Lock()
         self._problem = ""
-        self._refused: object = None  # digests of the tables that were refused last
+        self._refused: object = None  # tables and scripts that were refused last
         self._is_pending = False
         self._is_fallback = False  # started on a generation, because the files were wrong
         self._generation = gateway.metrics.gauge("edge_config_generation")
@@ -98,7 +99,7 @@ class Applier:
             return
         async with self._turn:
             texts = await self._in_thread(self._files)
-            if digests(texts) == self._refused:
+            if await self._content(texts) == self._refused:
                 return
             try:
                 await self._submit(texts, owner_of(self._gateway.home.config), "files changed", "file")
@@ -140,7 +141,7 @@ class Applier:
         self, texts: Texts, author: str, reason: str, source: Source
     ) -> tuple[Generation, Plan | None, float]:
         gateway, began = self._gateway, self._gateway.clock.monotonic()
-        if self._current is not None and self._current.sha256 == digests(texts):
+        if self._current is not None and self._current.sha256 == digests(texts) and not await self._has_new_scripts():
             if source != "file":
                 await self._in_thread(lambda: self._publish(self._current))
             self._booked(self._current)
@@ -172,6 +173,16 @@ class Applier:
                 return prepare(self._gateway, texts, next_id)
 
         return await self._in_thread(quietly)
+
+    async def _content(self, texts: Texts) -> object:
+        """What tells one state of tables and scripts from another."""
+        return digests(texts), await self._in_thread(lambda: scripts_in(self._gateway.home.rules))
+
+    async def _has_new_scripts(self) -> bool:
+        outline = self._gateway.outline
+        if not any(row.kind == "lua" for row in outline.rules.values()):
+            return False
+        return await self._in_thread(lambda: scripts_in(self._gateway.home.rules)) != outline.scripts
 
     def _write(self, texts: Texts, author: str, reason: str, source: Source) -> Generation:
         return self._history.write(texts, author, reason, source, self._gateway.clock.now_ns())
@@ -220,9 +231,10 @@ class Applier:
         lines = await self._in_thread(lambda: render_problems(problems[:LINES_LOGGED_MAX], folder))
         more = f"; and {len(problems) - 1:,} more, see `edge check`" if len(problems) > 1 else ""
         self._problem = f"the tables in {folder} are not in force: {lines[0] if lines else error}{more}"
-        if digests(texts) == self._refused:
+        content = await self._content(texts)
+        if content == self._refused:
             return
-        self._refused = digests(texts)
+        self._refused = content
         self._gateway.metrics.counter("edge_config_changes_total", outcome="refused").value += 1
         self._gateway.log.error(
             "config_fallback" if self._is_fallback else "config_refused",

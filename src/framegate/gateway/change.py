@@ -16,6 +16,7 @@ from framegate.config import Tables, check_plugins, load_tables
 from framegate.config.history import Texts
 from framegate.config.plan import Outline, Plan, outline_of, plan_change
 from framegate.config.schema import TABLES
+from framegate.config.watch import scripts_in
 from framegate.contract.driver import Driver
 from framegate.contract.errors import Misconfigured
 from framegate.endpoint.endpoint import Endpoint
@@ -62,7 +63,7 @@ def prepare(gateway: Gateway, texts: Texts, next_id: int) -> Change:
     if len(texts) < len(TABLES):
         text = f"tables in {gateway.home.config}: they changed while they were read; apply them again"
         raise Misconfigured(text, code="E1102")
-    outline = outline_of(tables)
+    outline = outline_of(tables, scripts_in(gateway.home.rules))
     plan = plan_change(gateway.outline, outline)
     if plan.settings:
         text = f"{', '.join(plan.settings)}: not changed while the gateway runs; restart it, or put them back"

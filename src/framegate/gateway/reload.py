@@ -33,7 +33,7 @@ async def reloading(applier: Applier, home: Home, log: Log) -> AsyncIterator[Non
     def seen() -> None:
         loop.call_soon_threadsafe(changed.set)
 
-    watch = Watch(home.config, seen, polling)
+    watch = Watch(home.config, home.rules, seen, polling)
     watch.start()
     changed.set()  # they may have changed since they were read
     follower = asyncio.create_task(follow(), name="reload")

@@ -21,6 +21,7 @@ from framegate.bus.bus import Bus
 from framegate.bus.store import Store, StoreOptions, open_store
 from framegate.config import ConnectorRow, DriverRow, GatewayRow, Tables
 from framegate.config.plan import outline_of
+from framegate.config.watch import scripts_in
 from framegate.contract.connector import ConnectorContext
 from framegate.contract.driver import Driver, DriverContext
 from framegate.contract.errors import GatewayError, Misconfigured
@@ -101,7 +102,7 @@ class Gateway:
         binding = bind(self.tables, self.store.catalogue)
         names = names_for_rules(self.tables)
         # The tag rows have become plans; 100,000 of them would hold 30 MiB for nobody.
-        self.outline = outline_of(self.tables)
+        self.outline = outline_of(self.tables, scripts_in(self.home.rules))
         self.tables = replace(self.tables, variables=())
         self.alarms = Alarms(binding.alarm, self.log, self.metrics)
         mapping = compile_mapping(binding.mapping, self.alarms)

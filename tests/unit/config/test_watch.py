@@ -29,7 +29,7 @@ def begin(folder: Path) -> Iterator[Callable[[], tuple[threading.Event, list[str
 
     def make() -> tuple[threading.Event, list[str]]:
         told, polling = threading.Event(), list[str]()
-        watch = Watch(folder, told.set, polling.append)
+        watch = Watch(folder, folder / "rules", told.set, polling.append)
         watch.start()
         started.append(watch)
         return told, polling

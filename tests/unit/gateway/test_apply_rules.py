@@ -111,3 +111,24 @@ async def test_a_change_that_fails_puts_the_rules_back(site: Site, monkeypatch: 
     await plant.until(lambda: site.alarm() == ("ack",), "the alarm as it was")
     await site.applier.submit(site.texts_with(HIGH + TOTAL), "anna", "", "api")
     assert site.alarm() == ("ack",)
+
+
+async def test_a_changed_script_takes_over_with_the_state_of_the_old_one(site: Site) -> None:
+    rules = site.gateway.home.rules
+    rules.mkdir()
+    script = (
+        "-- version: 1\noutputs = {{count = 'float64'}}\nstate = {{n = 0}}\n"
+        "function on_frame(f) state.n = state.n + 1 return {{tag = 'count', value = {0} * state.n}} end\n"
+    )
+    (rules / "count.lua").write_text(script.format(1))
+    texts = site.texts_with(HIGH + b"  n: {kind: lua, file: count.lua, inputs: [d0.t0]}\n")
+    await site.applier.submit(texts, "anna", "a script", "api")
+    await plant.until(lambda: (site.value("count") or 0) > 5, "the script counts")
+    (rules / "count.lua").write_text("-- version: 1\nnonsense")
+    await site.applier.take_files()
+    assert "count.lua" in site.applier.health.problem
+    (rules / "count.lua").write_text(script.format(-1))
+    await site.applier.take_files()
+    assert site.applier.health.problem == ""
+    await plant.until(lambda: site.value("count") < -5, "the new script goes on where the old one stood")
+    assert site.alarm() == ("ack",)
