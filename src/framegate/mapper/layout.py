@@ -124,6 +124,16 @@ class Group(NamedTuple):
             quality[self.misfits] = np.where(bad & np.uint32(BAD), bad, np.uint32(Quality.BAD_TYPE_MISMATCH))
         return columns
 
+    @property
+    def straight(self) -> Straight | None:
+        """The short way for rows of which nothing is asked but scale and offset; None: there is more to do."""
+        more = (self.rows, self.invert, self.kind, self.whole, self.misfits)
+        if self.linear is None or len(self.outputs) != 1 or any(wish is not None for wish in more):
+            return None
+        output = self.outputs[0]
+        is_plain = all(wish is None for wish in (output.rows, output.texts, output.sieve))
+        return Straight(self.linear, output.tag) if is_plain else None
+
     def _empty(self) -> Columns:
         assert self.kind is not None
         value: ValueColumn = np.zeros(self.rows_count, _NO_VALUES.get(self.kind, np.float64))
@@ -131,15 +141,29 @@ class Group(NamedTuple):
         return Columns(self.rows_count, value, quality, np.zeros(self.rows_count, np.int64), owns_value=True)
 
 
+class Straight(NamedTuple):
+    """All rows of a batch are scaled, and that is all: most batches of most plants."""
+
+    linear: Linear
+    tag: Int32Column
+
+    def apply(self, batch: Batch) -> Batch:
+        value = self.linear.apply(batch.value)
+        value.flags.writeable = False
+        return Batch(self.tag, value, batch.quality, batch.source_time, batch.gateway_time)
+
+
 class Layout(NamedTuple):
     """Plan for one tag array and one kind; it holds the array, so that its identity cannot be given again.
 
-    work  (place of a group, step), in the order in which they run
+    work      (place of a group, step), in the order in which they run
+    straight  what to do instead of all that, where there is a shorter way
     """
 
     source: Int32Column | None
     groups: Sequence[Group]
     work: Sequence[tuple[int, Step]]
+    straight: Straight | None = None
 
     def run(self, batch: Batch | None, state: State, now_ns: int) -> list[Batch]:
         """What leaves for one batch that came in; None: for a tick of the clock, all rows are calculated."""

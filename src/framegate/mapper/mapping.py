@@ -29,6 +29,7 @@ from framegate.mapper.planner import MappingRow, Planner, form_of
 from framegate.mapper.report import NS, Reports, Wish, is_reported
 
 LAYOUTS_MAX = 4096  # tag arrays whose plan is remembered; the oldest goes first
+WHOLE_KINDS = "lL"  # numpy characters of int64 and uint64
 NOT_NUMBERS = frozenset((ValueType.BOOL, ValueType.STRING, ValueType.BYTES))
 __all__ = ["Mapping", "MappingRow", "compile_mapping"]
 
@@ -66,6 +67,8 @@ class Mapping:
             layout = self._learn(batch)
         if not layout.groups:
             return (batch,)
+        if layout.straight is not None and batch.value.dtype.char in WHOLE_KINDS:
+            return (layout.straight.apply(batch),)  # whole numbers scaled are finite: there is nothing to silence
         # NaN and infinity are legal inputs and outcomes; numpy must not warn about them.
         with np.errstate(all="ignore"):
             left = layout.run(batch, self._state, batch.gateway_time)

@@ -275,7 +275,8 @@ class Planner:
 
 def _layout(tag: Int32Column | None, groups: Sequence[Group], levels: _Levels) -> Layout:
     levels.sort(key=lambda entry: entry[:2])
-    return Layout(tag, tuple(groups), tuple((group, step) for _, group, step in levels))
+    straight = groups[0].straight if len(groups) == 1 and not levels else None
+    return Layout(tag, tuple(groups), tuple((group, step) for _, group, step in levels), straight)
 
 
 def _whole(rows: Sequence[MappingRow]) -> Whole:
