@@ -20,7 +20,7 @@ from lupa.luajit21 import LuaError, LuaRuntime
 
 from framegate.contract.frame import Float64Column
 
-LOOP_ROWS_MIN = 4  # fewer expressions of one shape are fused with the others
+LOOP_ROWS_MIN = 16  # fewer expressions of one shape are fused with the others
 FUSED_MAX = 125  # expressions in one function: the cost of a call is spread, and a failure repeats few
 MEMORY_BYTES_MAX = 256 << 20  # of one runtime: 10,000 distinct expressions take about 3 MiB
 REASON_MAX = 200  # characters of Lua's own words that go on
