@@ -7,8 +7,8 @@ the least of many passes are shown.
     python benches/mapping.py [--only linear]
 
 Cases: linear is scale and offset; one_shape, 10,000 expressions that differ in their numbers; shapes, in their numbers
-and among 50 shapes; distinct, each with a shape of its own; inputs, every second reads another tag of its device;
-reports, a deadband; door, the swinging door.
+and among 50 shapes; arithmetic, each of random shape out of + - *; distinct, of random shape with calls of functions;
+inputs, every second reads another tag of its device; reports, a deadband; door, the swinging door.
 """
 
 from __future__ import annotations
@@ -49,6 +49,13 @@ def formula(dice: random.Random, depth: int) -> str:
     )
 
 
+def sums(dice: random.Random, depth: int) -> str:
+    """A formula of random shape out of + - * alone."""
+    if depth == 0:
+        return dice.choice(("value", f"{dice.uniform(0.1, 9):.4f}"))
+    return f"({sums(dice, depth - 1)} {dice.choice('+-*')} {sums(dice, depth - 1)})"
+
+
 def expression_rows(case: str) -> Iterator[Processing]:
     dice = random.Random(7)
     shapes = [formula(dice, 2) for _ in range(50)]
@@ -58,6 +65,8 @@ def expression_rows(case: str) -> Iterator[Processing]:
             text = f"value * {a:.4f} + {b:.4f}"
         elif case == "shapes":
             text = f"{shapes[number % 50]} + {a:.4f} * value"
+        elif case == "arithmetic":
+            text = f"{sums(dice, 2)} * value + {sums(dice, 1)}"
         elif case == "inputs":
             text = f'value * {a:.4f} + tag["tag{number // 2 * 2}"]'
         else:
@@ -116,7 +125,7 @@ def figures_of(case: str, passes: int) -> dict[str, float]:
     }
 
 
-CASES = ("plain", "linear", "one_shape", "shapes", "distinct", "inputs", "reports", "door")
+CASES = ("plain", "linear", "one_shape", "shapes", "arithmetic", "distinct", "inputs", "reports", "door")
 
 
 def main() -> None:

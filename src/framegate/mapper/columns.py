@@ -51,6 +51,10 @@ class Columns:
             self._owns_value = True
         return self.value
 
+    def take_value(self, value: ValueColumn) -> None:
+        """All values are others now; the column is handed over."""
+        self.value, self._owns_value = value, True
+
     def own_quality(self) -> UInt32Column:
         if not self._owns_quality:
             self.quality = np.array(np.broadcast_to(self.quality, self.rows))

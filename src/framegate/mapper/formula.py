@@ -19,7 +19,7 @@ from framegate.mapper.alarms import Alarms
 from framegate.mapper.columns import BAD, SEVERITY, Clamp, Columns, Rows
 from framegate.mapper.expression import BOOLEAN, NUMBER, TEXT, Expression
 from framegate.mapper.inputs import TEXT_BYTES_MAX, Feed, Inputs, Slots, lua_text
-from framegate.mapper.lua import Assignment, Program, quoted
+from framegate.mapper.lua import NONE_FAILED, Assignment, Program, quoted
 
 NOT_FINITE = "the result is not a finite number"
 TEXT_UNUSABLE = f"its value is no text of at most {TEXT_BYTES_MAX:,} bytes"
@@ -109,8 +109,10 @@ class Evaluation:
     def run(self, columns: Columns, rows: Rows | slice, inputs: Inputs, alarms: Alarms | None, now_ns: int) -> None:
         """Put results, their quality and, for rows without a source, their time in place."""
         value, before, _ = columns.at(rows)
-        unusable = self._take(value) if self._has_source else {}
-        failed = {**self._program.run(), **unusable}
+        unusable = self._take(value) if self._has_source else NONE_FAILED
+        failed = self._program.run()
+        if unusable:
+            failed = {**failed, **unusable}
         failing = self._judge(failed)
         if not self._has_source:
             columns.time[rows] = now_ns if self._is_timed or self._table is None else inputs.newest(self._table)
@@ -119,13 +121,17 @@ class Evaluation:
             quality = self._tell(quality, failing, failed, alarms)
         if quality is not before:
             columns.own_quality()[rows] = quality
-        columns.own_value()[rows] = self._results(failing, columns.value.dtype.char)
+        results = self._results(failing, columns.value.dtype.char)
+        if isinstance(rows, slice) and results is self._result:
+            columns.take_value(results.copy())
+        else:
+            columns.own_value()[rows] = results
 
     def _take(self, value: ValueColumn) -> Mapping[int, str]:
         """Hand the rows' own values to the program; returns those that it cannot use."""
         if self._form != TEXT:
             np.copyto(self._value, value, casting="unsafe")
-            return {}
+            return NONE_FAILED
         texts, given = self._program.texts, [lua_text(text) for text in value.tolist()]
         for row, text in enumerate(given):
             texts[row] = text or b""

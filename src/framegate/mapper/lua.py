@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ from framegate.contract.frame import Float64Column
 
 LOOP_ROWS_MIN = 16  # fewer expressions of one shape are fused with the others
 FUSED_MAX = 125  # expressions in one function: the cost of a call is spread, and a failure repeats few
+NONE_FAILED: Mapping[int, str] = MappingProxyType({})
 MEMORY_BYTES_MAX = 256 << 20  # of one runtime: 10,000 distinct expressions take about 3 MiB
 REASON_MAX = 200  # characters of Lua's own words that go on
 
@@ -164,7 +166,7 @@ class Program:
 
     def run(self) -> Mapping[int, str]:
         """Run every assignment; returns why, by place, those failed that did."""
-        failed: dict[int, str] = {}
+        failed: Mapping[int, str] = NONE_FAILED
         for places, call in self._calls:
             try:
                 if call is not None:
@@ -172,7 +174,7 @@ class Program:
                     continue
             except LuaError:
                 pass  # of which one it is, and why, is found below
-            failed |= self._one_by_one(places)
+            failed = {**failed, **self._one_by_one(places)}
         return failed
 
     def _one_by_one(self, places: Sequence[int]) -> Mapping[int, str]:
