@@ -33,12 +33,13 @@ _PRINTABLE = rf"\x20-\x7e{_WIDE}"
 _INNER = r"[\w./+\-=;%@()~^*°]"
 _PLAIN = rf"(?:\w|[-+.](?=[\w.])){_INNER}*(?: {_INNER}+)*"
 _NUMBER = r"-?[0-9]+(?:\.[0-9]+)?"
-_QUOTED = rf"""(?:"[\x20\x21\x23-\x5b\x5d-\x7e{_WIDE}]*"|'[\x20-\x26\x28-\x7e{_WIDE}]*')"""
+_QUOTED = r"""(?:"[^"\\]*"|'[^']*')"""  # of a line that is printable as a whole: wide sets take long to compile
 _VALUE = rf"(?:{_PLAIN}|{_QUOTED}|\[{_NUMBER}, {_NUMBER}\])"
 _KEY = r"[A-Za-z_][A-Za-z0-9_]*"
-_END = rf"\}} *(?: #[{_PRINTABLE}]*)?\r?\n?"
+_END = r"\} *(?: #[^\r\n]*)?\r?\n?"
 _ROW = re.compile(rf"( *)- \{{{_KEY}: {_VALUE}(?:, {_KEY}: {_VALUE})*{_END}").fullmatch
 _PAIR = re.compile(rf"({_KEY}): {_VALUE}").findall
+_IS_PRINTABLE = re.compile(rf"[{_PRINTABLE}]*").fullmatch
 _EMPTY = re.compile(rf" *(?:#[{_PRINTABLE}\t]*)?\r?\n?").fullmatch
 _MARKS = (b"%", b"---", b"...")
 """What begins a directive, a document or its end at the start of a line."""
@@ -108,6 +109,8 @@ class _Lines:
         if len(line) > LINE_BYTES_MAX:
             return None
         text = line.decode()
+        if not _is_printable(text):
+            return None
         for place, (keys, match) in enumerate(self._shapes):
             found = match(text)
             if found is not None:
@@ -148,6 +151,12 @@ class _Lines:
         for row in rows:
             take(row)
         return True
+
+
+def _is_printable(text: str) -> bool:
+    """Whether a line holds nothing that could break it, up to its own end."""
+    inner = text.removesuffix("\n").removesuffix("\r")
+    return inner.isprintable() if inner.isascii() else _IS_PRINTABLE(inner) is not None
 
 
 def _is_beyond(line: bytes) -> bool:
