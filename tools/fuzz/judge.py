@@ -70,19 +70,29 @@ class Judge:
         return verdict
 
     def _traced(self, case: bytes) -> Verdict:
-        tracemalloc.start(1)
-        try:
-            before = tracemalloc.get_traced_memory()[0]
-            verdict = self._run(case)
-            taken = tracemalloc.get_traced_memory()[1] - before
-        finally:
-            tracemalloc.stop()
-        bound = ALLOCATION_FACTOR * len(case) + ALLOCATION_FLOOR + self._target.floor
+        """Twice where it was too much: what another thread or a first call allocates meanwhile is not the case's."""
+        verdict, taken = self._traced_once(case)
+        if taken > self._bound(case) and not verdict.fault:
+            verdict, taken = self._traced_once(case)
+        bound = self._bound(case)
         self.largest = max(self.largest, taken / bound)
         if taken > bound and not verdict.fault:
             fault = f"allocation: {taken} bytes for a case of {len(case)}"
             return Verdict(fault, fault)
         return verdict
+
+    def _bound(self, case: bytes) -> int:
+        return ALLOCATION_FACTOR * len(case) + ALLOCATION_FLOOR + self._target.floor
+
+    def _traced_once(self, case: bytes) -> tuple[Verdict, int]:
+        """The verdict, and the bytes that were allocated at the peak."""
+        tracemalloc.start(1)
+        try:
+            before = tracemalloc.get_traced_memory()[0]
+            verdict = self._run(case)
+            return verdict, tracemalloc.get_traced_memory()[1] - before
+        finally:
+            tracemalloc.stop()
 
     def _run(self, case: bytes) -> Verdict:
         target, fault = self._target, ""

@@ -48,12 +48,12 @@ class Binding:
 
     tags     per device and scan class, as its driver is told
     mapping  rows whose values or names change on the way to the bus, and those that expressions read
-    alarm    tag under which failing expressions are told
+    alarm    tag under which failing expressions are told; None where there is no expression
     """
 
     tags: Mapping[str, Mapping[str, Sequence[BoundTag]]]
     mapping: Sequence[MappingRow]
-    alarm: TagId
+    alarm: TagId | None
 
     def plans(self, row: DriverRow, driver: Driver) -> list[ScanPlan]:
         """The device's merged reads, one plan per scan class that has tags; raises Misconfigured."""
@@ -79,7 +79,8 @@ def bind(tables: Tables, catalogue: Catalogue) -> Binding:
         if row.source:
             bound = BoundTag(tag_id, row.tag, row.address, row.type, row.access, row.options)
             tags.setdefault(row.source, {}).setdefault(row.scan, []).append(bound)
-    alarm = catalogue.intern(ALARM_TAG, ALARM_DEVICE, ValueType.STRING, "", "R")
+    has_expressions = any(row.processing.expr for row in tables.variables)
+    alarm = catalogue.intern(ALARM_TAG, ALARM_DEVICE, ValueType.STRING, "", "R") if has_expressions else None
     return Binding(tags, mapping, alarm)
 
 

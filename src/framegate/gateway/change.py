@@ -19,6 +19,7 @@ from framegate.config.schema import TABLES
 from framegate.config.watch import scripts_in
 from framegate.contract.driver import Driver
 from framegate.contract.errors import Misconfigured
+from framegate.contract.frame import TagId
 from framegate.endpoint.endpoint import Endpoint
 from framegate.gateway.binding import Binding, bind
 from framegate.gateway.draft import DraftCatalogue
@@ -36,6 +37,7 @@ class Change:
 
     tables     without their tag rows
     mapping    None: as it is
+    alarm      tag of failing expressions, where the mapping has any
     endpoints  None: as they are
     rules      None: as they are; else all of them, and the names of tags that they were made with
     scans      of devices that are planned anew, by name
@@ -47,6 +49,7 @@ class Change:
     plan: Plan
     draft: DraftCatalogue
     mapping: EngineeringMapping | None
+    alarm: TagId | None
     endpoints: Mapping[str, Endpoint] | None
     rules: tuple[Sequence[Entry], Sequence[str]] | None
     scans: Mapping[str, Sequence[Scan]]
@@ -79,7 +82,7 @@ def _made_ready(gateway: Gateway, tables: Tables, outline: Outline, plan: Plan, 
     draft = DraftCatalogue(gateway.store.catalogue, next_id)
     # Only tags matter to a binding: where none changes and no device starts, there is nothing to bind.
     is_bound = bool(plan.tags or plan.replanned or plan.devices.started or plan.devices.restarted)
-    binding = bind(tables, draft) if is_bound else Binding({}, (), gateway.alarms.tag_id)
+    binding = bind(tables, draft) if is_bound else Binding({}, (), None)
     drivers = {}
     for name in (*plan.devices.started, *plan.devices.restarted):
         driver = gateway.factories.driver(tables.drivers[name])
@@ -100,6 +103,7 @@ def _made_ready(gateway: Gateway, tables: Tables, outline: Outline, plan: Plan, 
         plan=plan,
         draft=draft,
         mapping=compile_mapping(binding.mapping, gateway.alarms) if plan.tags else None,
+        alarm=binding.alarm,
         endpoints=gateway.endpoints_of(tables) if plan.endpoints else None,
         rules=rules,
         scans=scans,
@@ -183,6 +187,8 @@ def _swap(gateway: Gateway, change: Change, undo: AsyncExitStack) -> None:
         gateway.lines.update(change.endpoints)
     if change.mapping is not None:
         undo.callback(gateway.mapping.use, gateway.mapping.mapping)
+        if change.alarm is not None:
+            gateway.alarms.tag_id = change.alarm
         gateway.mapping.use(change.mapping)
     for name, scans in change.scans.items():
         slot = gateway.runtime.slot(name)

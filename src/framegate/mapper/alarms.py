@@ -28,14 +28,13 @@ LOGGED_MAX = 8  # of those, how many the log repeats; the rows hold all
 class Alarms:
     """States of all failing tags. Used from the loop thread.
 
-    tag_id   tag whose rows tell of them
+    tag_id   tag whose rows tell of them; None while there is no expression that could fail
     failing  reason by tag id, of every tag whose expression fails now
     """
 
-    def __init__(self, tag_id: TagId, log: Log, metrics: Metrics) -> None:
+    def __init__(self, tag_id: TagId | None, log: Log, metrics: Metrics) -> None:
         self.tag_id = tag_id
         self.failing: dict[int, str] = {}
-        self._tag = np.array((tag_id,), np.int32)
         self._log = log
         self._failures = metrics.counter("edge_mapping_failures_total")
         metrics.gauge("edge_mapping_failing_tags").read = lambda: float(len(self.failing))
@@ -85,7 +84,7 @@ class Alarms:
             return ()
         value = np.empty(len(told), np.object_)
         value[:] = told
-        tag = self._tag.repeat(len(told))
+        tag = np.full(len(told), self.tag_id, np.int32)
         return (Batch(tag, value, uniform_quality(Quality.GOOD), uniform_time(now_ns), now_ns),)
 
     def _wait(self, tag_id: int) -> None:

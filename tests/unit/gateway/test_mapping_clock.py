@@ -119,4 +119,5 @@ def test_bind_gives_calculated_tags_to_no_device_and_enums_out_as_text() -> None
     assert types["c"] == (ValueType.INT16, "plc")
     assert types["out"] == (ValueType.STRING, "plc")
     assert types["d"] == (ValueType.INT16, "gateway")
+    assert binding.alarm is not None
     assert names.tag(binding.alarm).name == "alarm.mapping"
