@@ -27,6 +27,7 @@ from framegate.observe.face import GatewayHealth
 from framegate.ops.client import ControlClient
 from framegate.testing import plant
 from framegate.testing.account import Account
+from framegate.testing.etcd import Etcd
 from framegate.testing.mosquitto import PROGRAM, Mosquitto
 from framegate_plugins.modbus.simulator import Simulator as Plc
 from framegate_plugins.modbus.simulator import start as start_plc
@@ -151,6 +152,16 @@ def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
     broker.start()
     yield broker
     broker.stop()
+
+
+@pytest.fixture
+def etcd(tmp_path: Path) -> Iterator[Etcd]:
+    server = Etcd(tmp_path)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import os
 import random
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -143,18 +143,6 @@ class Stage:
 @pytest.fixture(scope="module")
 def plugins() -> Plugins:
     return discover()
-
-
-@pytest.fixture
-def etcd(tmp_path: Path) -> Iterator[Etcd]:
-    server = Etcd(tmp_path)
-    server.start()
-    try:
-        yield server
-    finally:
-        with contextlib.suppress(AssertionError, ProcessLookupError):
-            server.resume()
-        server.stop()
 
 
 @pytest.fixture

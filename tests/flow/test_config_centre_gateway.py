@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import subprocess
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +23,6 @@ pytestmark = pytest.mark.skipif(not IS_INSTALLED, reason="etcd and etcdctl are n
 Run = Callable[[Path], subprocess.Popen[bytes]]
 ROOT = "edge/plant1/line4/"
 TAG = "tag: d0.t{0}, source: d0, address: 'hr:{0}', type: int16"
-
-
-@pytest.fixture
-def etcd(tmp_path: Path) -> Iterator[Etcd]:
-    server = Etcd(tmp_path)
-    server.start()
-    try:
-        yield server
-    finally:
-        server.stop()
 
 
 def write(home: Path, plc: Plc, metrics: int, tags: int, *, is_broken: bool = False) -> None:
