@@ -98,7 +98,7 @@ class Wal:
         self._syncing: Group | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._is_eager = False  # the armed timer is for rows, not for cursors alone
-        self._is_due = False  # the interval passed while a sync was running
+        self._is_due = False  # a commit waits for the sync or repair that is under way
         self._is_repairing = False
         self._began = 0.0
         self._wait_s = 0.0
@@ -175,7 +175,6 @@ class Wal:
                 while True:
                     done = self._loop.create_future()
                     self._open.then.append(partial(_finish, done))
-                    self._is_due = True
                     self._commit()
                     await done
                     if self.durable >= target:
@@ -209,11 +208,11 @@ class Wal:
 
     def _tick(self) -> None:
         self._timer, self._is_eager = None, False
-        self._is_due = True
         self._commit()
 
     def _commit(self) -> None:
-        """Write the open group and have it synced, unless one is under way or the store is out of order."""
+        """Write the open group and have it synced: now, or once the sync or repair that is under way has ended."""
+        self._is_due = True
         if self._syncing is not None or self._is_repairing or self.state is WalState.CLOSED:
             return
         self._disarm()

@@ -316,6 +316,17 @@ async def test_full_disk_that_refuses_a_write_is_repaired_and_waits_for_room(rig
     assert (rig.wal.state, rig.wal.durable) == (WalState.RUNNING, 10)
 
 
+async def test_room_that_is_seen_during_a_sync_lets_waiting_rows_go_on(rig: Rig) -> None:
+    """Devices are paused by then: no new row would ask for the commit."""
+    rig.wal.watch(OPTIONS.reserve_bytes - 1)
+    rig.publish(10, 1.0)
+    rig.books.cursors.commit("c", Position(0))
+    await rig.handed_in()
+    rig.wal.watch(2 * OPTIONS.reserve_bytes)
+    await rig.settle()
+    assert (rig.wal.state, rig.wal.durable) == (WalState.RUNNING, 10)
+
+
 async def test_mark_is_not_written_before_its_record(rig: Rig) -> None:
     rig.wal.watch(OPTIONS.reserve_bytes - 1)
     rig.publish(10, 1.0)
