@@ -10,6 +10,7 @@
     ├── FrameBroken       count, resynchronise
     │   └── FrameShort    wait for more bytes
     ├── Expired           the deadline passed before the first byte left
+    ├── Denied            the asker has to show who they are, or may not do this
     └── StoreFailed       the durable log cannot promise: stop accepting, reopen
 
 Each carries a stable code, listed with its meaning in contract/errors.toml. A text says what, where, why and
@@ -148,6 +149,12 @@ class Expired(GatewayError):
     """The deadline passed and nothing was sent."""
 
     code = "E2600"
+
+
+class Denied(GatewayError):
+    """Nobody has shown who they are, or who has may not do this; the text never says which part was wrong."""
+
+    code = "E4300"
 
 
 class StoreFailed(GatewayError):
