@@ -7,7 +7,7 @@ refers to it. Where a whole table could not be read, nothing is said of referenc
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from framegate.config.explain import findings_of, listed, suggestion
@@ -132,6 +132,21 @@ class VariableReferences:
         self.tags: dict[str, int] = {}
         self._names: dict[str, int] = {}
         self.used: set[str] = set()
+
+    def passes(self, rows: Sequence[tuple[int, Mapping[str, Any]]]) -> bool:
+        """Take valid raw rows as one if nothing can be said against any; else none, and each is to be checked."""
+        tags = {raw["tag"]: index for index, raw in rows}
+        if len(tags) < len(rows) or not self.tags.keys().isdisjoint(tags) or not self._names.keys().isdisjoint(tags):
+            return False
+        if any("rename" in raw or raw["type"] in _NOT_NUMBERS for _, raw in rows):
+            return False
+        asked = {(raw.get("source", ""), raw.get("scan", "default")) for _, raw in rows}
+        if not all(source in self._drivers and scan in self._drivers[source].scan for source, scan in asked):
+            return False
+        self.tags.update(tags)
+        self._names.update(tags)
+        self.used.update(source for source, _ in asked)
+        return True
 
     def check(self, index: int, raw: Mapping[str, Any]) -> None:
         """One raw row, without those of its keys that are wrong in themselves; `index` is its place in the list."""

@@ -78,11 +78,13 @@ class VariablesReader:
         wrong: dict[int, set[str]] = {}
         for plugin, rows in by_plugin.items():
             self._find_wrong(self._check_of(plugin), rows, wrong)
+        is_known = not wrong and self._references.passes(group)
         for index, raw in group:
             if index not in wrong:
                 made = self._maker.make(raw)
                 self.rows.append(made)
-                self._references.check(index, raw)
+                if not is_known:
+                    self._references.check(index, raw)
                 self._processing.check(index, made)
             elif isinstance(raw, dict):
                 self._references.check(index, {key: raw[key] for key in raw.keys() - wrong[index]})

@@ -22,8 +22,7 @@ from framegate.contract.frame import Access, Batch, Int32Column, TagId, ValueTyp
 from framegate.contract.ports import Clock, Lines, Log
 
 
-@dataclass(frozen=True, slots=True)
-class BoundTag:
+class BoundTag(NamedTuple):
     """One row of variables.yml as its driver sees it.
 
     options  keys that the plugin's schema adds to a tag row (e.g. byte_order, bit, length)

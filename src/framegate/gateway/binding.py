@@ -5,7 +5,7 @@ The walk is the same for `edge check` and `edge run`: factories construct, drive
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -61,8 +61,11 @@ class Binding:
         return [ScanPlan(name, row.scan[name], driver.plan(tags), tags) for name, tags in classes.items()]
 
 
-def bind(tables: Tables, catalogue: Catalogue) -> Binding:
-    """Intern every tag and sort the table by device and scan class."""
+def bind(tables: Tables, catalogue: Catalogue, devices: Container[str] | None = None) -> Binding:
+    """Intern every tag and sort the table by device and scan class.
+
+    devices  those whose tags are asked for; None: all
+    """
     tags: dict[str, dict[str, list[BoundTag]]] = {}
     mapping: list[MappingRow] = []
     read = _read_by_expressions(tables.variables)
@@ -76,7 +79,7 @@ def bind(tables: Tables, catalogue: Catalogue) -> Binding:
                     tag_id, row.scale, row.offset, row.type, rename_id, row.processing, row.tag, bool(row.source)
                 )
             )
-        if row.source:
+        if row.source and (devices is None or row.source in devices):
             bound = BoundTag(tag_id, row.tag, row.address, row.type, row.access, row.options)
             tags.setdefault(row.source, {}).setdefault(row.scan, []).append(bound)
     has_expressions = any(row.processing.expr for row in tables.variables)

@@ -81,8 +81,8 @@ def prepare(gateway: Gateway, texts: Texts, next_id: int) -> Change:
 def _made_ready(gateway: Gateway, tables: Tables, outline: Outline, plan: Plan, next_id: int) -> Change:
     draft = DraftCatalogue(gateway.store.catalogue, next_id)
     # Only tags matter to a binding: where none changes and no device starts, there is nothing to bind.
-    is_bound = bool(plan.tags or plan.replanned or plan.devices.started or plan.devices.restarted)
-    binding = bind(tables, draft) if is_bound else Binding({}, (), None)
+    planned = {*plan.replanned, *plan.devices.started, *plan.devices.restarted}
+    binding = bind(tables, draft, planned) if plan.tags or planned else Binding({}, (), None)
     drivers = {}
     for name in (*plan.devices.started, *plan.devices.restarted):
         driver = gateway.factories.driver(tables.drivers[name])

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -30,8 +29,7 @@ _Levels: TypeAlias = list[tuple[int, int, Step]]
 """Level, place of the group, step."""
 
 
-@dataclass(frozen=True, slots=True)
-class MappingRow:
+class MappingRow(NamedTuple):
     """What the tag table asks for one tag.
 
     tag_id      id under which the driver hands in its rows, or which a calculated tag has

@@ -34,7 +34,7 @@ def tag(name: str, source: str = "mb1", **keys: Any) -> VariableRow:
     row = VariableRow(
         name, source, "hr:1", ValueType.INT16, "R", "", "", "default", 1.0, 0.0, "", None, AS_READ, MappingProxyType({})
     )
-    return replace(row, **keys)
+    return row._replace(**keys)
 
 
 def tables(**keys: Any) -> Tables:
@@ -53,7 +53,7 @@ def plan_to(after: Tables) -> Plan:
 
 
 def with_tag(name: str, **keys: Any) -> Tables:
-    return tables(variables=tuple(replace(row, **keys) if row.tag == name else row for row in tables().variables))
+    return tables(variables=tuple(row._replace(**keys) if row.tag == name else row for row in tables().variables))
 
 
 def test_plan_same_tables_is_empty_in_any_order() -> None:
