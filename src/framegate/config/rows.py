@@ -47,7 +47,10 @@ class StoreRow:
 
 @dataclass(frozen=True, slots=True)
 class GatewayRow:
-    """The gateway itself. `metrics` is host:port, or "" for none; `reload` says whether changed files take effect."""
+    """The gateway itself. `metrics` is host:port, or "" for none; `reload` says whether changed files take effect.
+
+    outbound  hosts that may be called over HTTP although they lie in this machine, on its link or at a cloud's metadata
+    """
 
     name: str = "gateway"
     tenant: str = "plant"
@@ -55,6 +58,7 @@ class GatewayRow:
     log_level: LogLevel = "info"
     reload: Reload = "auto"
     store: StoreRow = StoreRow()
+    outbound: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

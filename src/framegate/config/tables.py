@@ -70,8 +70,9 @@ class Reader:
 
 def gateway_row(raw: Mapping[str, Any], problems: Problems) -> GatewayRow:
     """The section `gateway` of drivers.yml."""
-    rest = {key: value for key, value in raw.items() if key != "store"}
-    return GatewayRow(**rest, store=_store_row(raw.get("store", {}), problems))
+    rest = {key: value for key, value in raw.items() if key not in {"store", "outbound"}}
+    store = _store_row(raw.get("store", {}), problems)
+    return GatewayRow(**rest, store=store, outbound=tuple(raw.get("outbound", ())))
 
 
 def _store_row(raw: Mapping[str, Any], problems: Problems) -> StoreRow:

@@ -16,6 +16,7 @@ from framegate.contract.errors import DeviceRefused, Misconfigured, Problem
 from framegate.contract.frame import Tag, TagId, ValueType
 from framegate.contract.ports import Catalogue, Clock, Log
 from framegate.contract.quality import Quality
+from framegate.endpoint.outbound import OUTSIDE_ONLY, Outbound
 from framegate.gateway.home import Home
 from framegate.mapper.rules.alarm_states import State
 from framegate.mapper.rules.engine import Engine, Entry
@@ -130,11 +131,18 @@ def names_for_rules(tables: Tables) -> Sequence[str]:
 
 
 def make_rules(
-    rows: Sequence[RuleRow], catalogue: Catalogue, names: Sequence[str], home: Home, log: Log, metrics: Metrics
+    rows: Sequence[RuleRow],
+    catalogue: Catalogue,
+    names: Sequence[str],
+    home: Home,
+    log: Log,
+    metrics: Metrics,
+    outbound: Outbound = OUTSIDE_ONLY,
 ) -> list[Entry]:
     """Rules from their rows, in order of the table; one that is fed by another is made after it.
 
     names   of the tag table, for patterns
+    outbound  hosts that rules may call over HTTP
     raises  Misconfigured - with a problem for each rule that cannot work
     """
     made: dict[str, Entry] = {}
@@ -143,7 +151,9 @@ def make_rules(
     while waiting:
         later: list[RuleRow] = []
         for row in waiting:
-            context = RuleContext(catalogue, home.rules, log, names, models=home.models, tables=home.config)
+            context = RuleContext(
+                catalogue, home.rules, log, names, models=home.models, tables=home.config, outbound=outbound
+            )
             try:
                 rule = maker_of(row.kind)(row.name, row.options, context)
             except Misconfigured as error:

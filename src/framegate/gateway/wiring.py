@@ -28,6 +28,7 @@ from framegate.contract.errors import GatewayError, Misconfigured
 from framegate.contract.plugin import Manifest
 from framegate.contract.ports import Catalogue, Clock, Log
 from framegate.endpoint.endpoint import Endpoint, endpoint_from_row
+from framegate.endpoint.outbound import Outbound
 from framegate.endpoint.pool import EndpointPool
 from framegate.gateway.binding import Factories, bind
 from framegate.gateway.home import Home
@@ -166,7 +167,8 @@ class Gateway:
     def make_rules(self, tables: Tables, names: Sequence[str], catalogue: Catalogue) -> list[Entry]:
         """The enabled rules; raises Misconfigured with every one that cannot work. May run in a thread."""
         enabled = [row for row in tables.rules.values() if row.enabled]
-        return make_rules(enabled, catalogue, names, self.home, self.log, self.metrics)
+        outbound = Outbound(tables.gateway.outbound)
+        return make_rules(enabled, catalogue, names, self.home, self.log, self.metrics, outbound)
 
     def host_rules(self, tables: Tables, entries: Sequence[Entry], names: Sequence[str]) -> Rules:
         """Rules ready to run; each goes on from the state that the store holds of it."""

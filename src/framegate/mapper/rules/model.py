@@ -262,7 +262,8 @@ def _origin(name: str, options: Mapping[str, Any], context: RuleContext) -> Orig
     if not isinstance(registry, str) or context.models is None:
         raise Misconfigured(f"rule {name}: {model} needs `registry`, the address of the MLflow server", code="E5069")
     ca = options.get("ca")
-    server = Registry(registry, str(options.get("token", "")), context.tables / ca if ca else None, context.tables)
+    trust = context.tables / ca if ca else None
+    server = Registry(registry, str(options.get("token", "")), trust, context.tables, context.outbound)
     try:
         server.check()
         return ModelOfRegistry(server, model_name(model), context.models)

@@ -22,6 +22,7 @@ import httpx2
 import orjson
 
 from framegate.contract.errors import GatewayError, Misconfigured, NotConnected
+from framegate.endpoint.outbound import OUTSIDE_ONLY, Outbound
 from framegate.endpoint.secret import resolve
 
 CONNECT_S_MAX = 5.0
@@ -29,6 +30,7 @@ SILENCE_S_MAX = 10.0
 DOWNLOAD_S_MAX = 300.0
 ANSWER_BYTES_MAX = 1 << 20
 API = "/api/2.0/mlflow"
+_PORTS = {"http": 80, "https": 443}
 ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
 _MODEL = re.compile(r"models:/(?P<name>[^/@:'\"]+)(?:/(?P<version>[0-9]{1,9}|latest)|@(?P<alias>[A-Za-z0-9_.-]+))")
 
@@ -63,12 +65,14 @@ class Registry:
     token   reference to a bearer token, or ""
     ca      PEM file with what the server is trusted by; None: the system's
     base    folder that relative files of references start from
+    outbound  which hosts may be called
     """
 
     url: str
     token: str = field(repr=False)
     ca: Path | None
     base: Path
+    outbound: Outbound = OUTSIDE_ONLY
 
     def check(self) -> None:
         """Raises Misconfigured E5069: an address that cannot be used, or a token that would travel in clear."""
@@ -83,7 +87,8 @@ class Registry:
     def version(self, model: ModelName) -> str:
         """The version that the name means now.
 
-        raises NotConnected E5066 - no answer; GatewayError E5067 - no such model; E5068 - token or certificate refused
+        raises NotConnected E5066 - no answer; GatewayError E5067 - no such model; E5068 - token or certificate refused;
+               Misconfigured E5071 - the address leads where the gateway must not call
         """
         with self._client() as client:
             if model.alias:
@@ -123,7 +128,13 @@ class Registry:
             text = f"ca {self.ca} cannot be used ({error.strerror or 'no PEM certificate'}); name a PEM file"
             raise Misconfigured(text, code="E5069") from error
         timeout = httpx2.Timeout(SILENCE_S_MAX, connect=CONNECT_S_MAX)
-        return httpx2.Client(base_url=self.url.rstrip("/"), verify=trust, timeout=timeout, trust_env=False)
+        parts = urlsplit(self.url.rstrip("/"))
+        address = self.outbound.address_of(parts.hostname or "", parts.port or _PORTS[parts.scheme])
+        # Connected by the address that was looked at; named, and trusted, by the host.
+        inner = f"[{address}]" if ":" in address else address
+        url = parts._replace(netloc=f"{inner}:{parts.port}" if parts.port else inner).geturl()
+        headers = {"Host": parts.netloc}
+        return httpx2.Client(base_url=url, headers=headers, verify=trust, timeout=timeout, trust_env=False)
 
     def _json(self, client: httpx2.Client, path: str, query: Mapping[str, str]) -> dict[str, Any]:
         data = self._get(client, path, query, ANSWER_BYTES_MAX, SILENCE_S_MAX)
@@ -142,7 +153,8 @@ class Registry:
         until = time.monotonic() + seconds_max
         parts: list[bytes] = []
         try:
-            with client.stream("GET", path, params=dict(query), headers=headers) as answer:
+            name = {"sni_hostname": urlsplit(self.url).hostname}
+            with client.stream("GET", path, params=dict(query), headers=headers, extensions=name) as answer:
                 self._check_status(answer.status_code, path)
                 for part in answer.iter_bytes():
                     parts.append(part)

@@ -29,6 +29,7 @@ from typing import Any, Protocol, runtime_checkable
 from framegate.contract.errors import Misconfigured
 from framegate.contract.frame import Batch, Gap, Tag, TagId, ValueType
 from framegate.contract.ports import Catalogue, Log
+from framegate.endpoint.outbound import OUTSIDE_ONLY, Outbound
 from framegate.observe.face import AlarmRow
 
 STATE_BYTES_MAX = 1 << 20
@@ -54,6 +55,7 @@ class RuleContext:
     outputs  every tag that `output` was asked for
     models   where models of a registry are kept, so that a start needs no network: HOME/data/models; None: nowhere
     tables   where the tables lie: relative files of secrets start from here
+    outbound hosts that may be called over HTTP
     """
 
     catalogue: Catalogue
@@ -63,6 +65,7 @@ class RuleContext:
     outputs: list[TagId] = field(default_factory=list)
     models: Path | None = None
     tables: Path = Path()
+    outbound: Outbound = OUTSIDE_ONLY
 
     def output(self, name: str, rule: str, type_: ValueType, unit: str = "") -> TagId:
         """Id of a tag that the rule publishes; the catalogue shows `rule/<rule>` as its device."""

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from framegate.bus.catalogue import DurableCatalogue
 from framegate.contract.frame import Batch, TagId, ValueType
 from framegate.contract.ports import Disk
+from framegate.endpoint.outbound import Outbound
 from framegate.mapper.rules.model import OnnxRule, make
 from framegate.mapper.rules.rule import RuleContext
 from framegate.testing.fakes import CollectingLog
@@ -93,7 +94,13 @@ class Stage:
     def context(self) -> RuleContext:
         names = [tag.name for tag in map(self.catalogue.tag, range(1, len(self.catalogue) + 1)) if tag.device == "plc"]
         return RuleContext(
-            self.catalogue, self.folder, self.log, names, models=self.folder / "data" / "models", tables=self.folder
+            self.catalogue,
+            self.folder,
+            self.log,
+            names,
+            models=self.folder / "data" / "models",
+            tables=self.folder,
+            outbound=Outbound(("127.0.0.1",)),
         )
 
     def id(self, name: str) -> TagId:

@@ -16,6 +16,7 @@ import httpx2
 import pytest
 
 from framegate.contract.errors import GatewayError
+from framegate.endpoint.outbound import Outbound
 from framegate.mapper.rules.registry import Registry, model_name
 
 MLFLOW = shutil.which("mlflow")
@@ -76,7 +77,7 @@ def post(url: str, **body: str) -> Any:
 
 @pytest.mark.timeout(400)
 def test_real_server_gives_versions_aliases_and_files(server: str, models: Any) -> None:
-    registry = Registry(server, "", None, Path())
+    registry = Registry(server, "", None, Path(), Outbound(("127.0.0.1", "localhost")))
     with pytest.raises(GatewayError, match=r"^E5067 "):
         registry.version(model_name("models:/wear@live"))
     with pytest.raises(GatewayError, match=r"^E5067 .*names no version of wear"):

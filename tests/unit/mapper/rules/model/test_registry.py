@@ -19,8 +19,11 @@ import pytest
 
 from framegate.contract.errors import GatewayError, Misconfigured, NotConnected
 from framegate.contract.quality import Quality
+from framegate.endpoint.outbound import Outbound
 from framegate.mapper.rules import registry as client
 from framegate.mapper.rules.registry import Registry, model_name
+
+LOCAL = Outbound(("127.0.0.1",))
 
 NOW_NS = 1_795_000_000_000_000_000
 API, ARTIFACTS = "/api/2.0/mlflow", "/api/2.0/mlflow-artifacts/artifacts"
@@ -99,7 +102,7 @@ def shelf() -> Iterator[Shelf]:
 
 
 def registry(shelf: Shelf, token: str = "") -> Registry:
-    return Registry(shelf.url, token, None, Path())
+    return Registry(shelf.url, token, None, Path(), LOCAL)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +183,7 @@ def test_file_beyond_its_bound_is_refused(shelf: Shelf) -> None:
 
 def test_registry_that_is_not_there_is_named() -> None:
     with pytest.raises(NotConnected, match=r"^E5066 registry 127.0.0.1:1 does not answer"):
-        Registry("http://127.0.0.1:1", "", None, Path()).version(model_name("models:/wear@live"))
+        Registry("http://127.0.0.1:1", "", None, Path(), LOCAL).version(model_name("models:/wear@live"))
 
 
 def test_registry_that_keeps_silent_is_left_after_its_deadline(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
