@@ -25,13 +25,14 @@ from framegate.cli.output import write_record, write_rows
 from framegate.cli.tables import check_with_plugins, plugins_of, read_tables
 from framegate.cli.talk import complain, say
 from framegate.config import render_problems
-from framegate.config.history import History, Texts, digests, read_texts, write_durably
+from framegate.config.history import History, Texts, digests, read_texts
 from framegate.config.masking import masked, masked_text
 from framegate.config.plan import outline_of, plan_change, steps_of
 from framegate.config.schema import TABLES, Table
 from framegate.config.splice import flow_text, splice
 from framegate.contract.errors import Misconfigured, NotConnected, Problem, StoreFailed
 from framegate.endpoint.clock import SystemClock
+from framegate.endpoint.durable import replace_durably
 from framegate.gateway.home import Home
 from framegate.observe.face import ChangeRecord
 from framegate.ops.client import ControlClient
@@ -71,7 +72,7 @@ def set_value(path: str, value: str, /, *, home: HomeOption = HOME_DEFAULT) -> i
         return exits.OK
     _refuse_worse(place, texts, {**texts, address.table: data})
     try:
-        write_durably(place.config / f"{address.table}.yml", data)
+        replace_durably(place.config / f"{address.table}.yml", data)
     except OSError as error:
         reason = error.strerror or str(error)
         file = place.config / f"{address.table}.yml"

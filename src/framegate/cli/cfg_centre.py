@@ -31,6 +31,7 @@ from framegate.config.schema import TABLES, Table
 from framegate.config.source import read_table
 from framegate.contract.errors import Busy, Misconfigured
 from framegate.endpoint.clock import SystemClock
+from framegate.endpoint.durable import sync_folder, write_synced
 from framegate.gateway.home import Home
 
 T = TypeVar("T")
@@ -197,7 +198,7 @@ def _write(tables: Mapping[Table, bytes], folder: Path, home: Home) -> Sequence[
                 folder.mkdir(exist_ok=True)
                 for table in TABLES:
                     (stage / f"{table}.yml").replace(folder / f"{table}.yml")
-                _sync_folder(folder)
+                sync_folder(folder)
         finally:
             shutil.rmtree(stage)
     except OSError as error:
@@ -214,7 +215,7 @@ def _staged(tables: Mapping[Table, bytes], folder: Path, stage: Path, home: Home
         if other.name not in names.values():
             (stage / other.name).symlink_to(other)
     for table, name in names.items():
-        _write_through(stage / name, tables[table])
+        write_synced(stage / name, tables[table])
         _take_after(folder / name, stage / name)
     plugins = plugins_of(home)
     try:
@@ -224,27 +225,12 @@ def _staged(tables: Mapping[Table, bytes], folder: Path, stage: Path, home: Home
     return ()
 
 
-def _write_through(file: Path, text: bytes) -> None:
-    with file.open("xb") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
 def _take_after(old: Path, new: Path) -> None:
     """Rights and owner of the file that will be replaced: root pulls, another user runs the gateway."""
     with contextlib.suppress(FileNotFoundError, PermissionError):
         status = old.stat()
         new.chmod(status.st_mode & 0o777)
         os.chown(new, status.st_uid, status.st_gid)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 async def _known(centre: Centre, number: int) -> Manifest | None:

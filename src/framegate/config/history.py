@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -24,13 +23,12 @@ import orjson
 from framegate.config.schema import TABLES, Table
 from framegate.config.source import read_table
 from framegate.contract.errors import Misconfigured, StoreFailed
+from framegate.endpoint.durable import replace_durably, sync_folder, write_synced
 
 GENERATIONS_MAX = 50
 """Generations that are kept; the oldest goes first, the current one never."""
 GENERATIONS_BYTES_MAX = 256 << 20
 """Bytes of all generations together; two are kept whatever they take."""
-MODE = 0o640
-"""Of files that are made here; one that is replaced keeps its own."""
 RECORD_BYTES_MAX = 64 << 10
 REASON_CHARACTERS_MAX = 500
 CURRENT, RECORD = "current", "record.json"
@@ -127,15 +125,15 @@ class History:
             aside.mkdir(parents=True, mode=0o750)
             for table in TABLES:
                 self._write_table(aside / f"{table}.yml", texts[table], made.sha256[table], numbers)
-            _write_synced(aside / RECORD, orjson.dumps(_raw(made), option=orjson.OPT_INDENT_2))
-            _sync_folder(aside)
+            write_synced(aside / RECORD, orjson.dumps(_raw(made), option=orjson.OPT_INDENT_2))
+            sync_folder(aside)
             aside.rename(self.folder / str(number))  # synced with the pointer, which says nothing without it
         return made
 
     def make_current(self, number: int, *, is_published: bool) -> None:
         """Point to a generation, durably, and drop the oldest beyond the bounds. Raises StoreFailed E4034."""
         with self._telling():
-            write_durably(self.folder / CURRENT, orjson.dumps({"generation": number, "is_published": is_published}))
+            replace_durably(self.folder / CURRENT, orjson.dumps({"generation": number, "is_published": is_published}))
         self._prune(number)
 
     def drop_unfinished(self) -> None:
@@ -165,9 +163,9 @@ class History:
                 found = read_table(config, table)
                 if isinstance(found, bytes) and found != data and hashlib.sha256(found).hexdigest() not in known:
                     kept.append(path.with_name(path.name + KEPT_ASIDE))
-                    write_durably(kept[-1], found)
+                    replace_durably(kept[-1], found)
                 if found != data:
-                    write_durably(path, data)
+                    replace_durably(path, data)
         self.make_current(number, is_published=True)
         return kept
 
@@ -198,7 +196,7 @@ class History:
                 if hashlib.sha256(last.read_bytes()).hexdigest() == digest:
                     path.hardlink_to(last)
                     return
-        _write_synced(path, data)
+        write_synced(path, data)
 
     def _prune(self, current: int) -> None:
         numbers = self.numbers()
@@ -221,30 +219,6 @@ class History:
     def _no_such(self, number: int) -> Misconfigured:
         text = f"no generation {number} in {self.folder}; `edge cfg history` lists them"
         return Misconfigured(text, code="E4032")
-
-
-def write_durably(path: Path, data: bytes) -> None:
-    """Replace a file whole: written aside, synced, renamed, and the rename synced."""
-    aside = path.with_name(f".{path.name}.new")
-    _write_synced(aside, data, path.stat().st_mode & 0o777 if path.exists() else MODE)
-    aside.replace(path)
-    _sync_folder(path.parent)
-
-
-def _write_synced(path: Path, data: bytes, mode: int = MODE) -> None:
-    with path.open("wb") as file:
-        os.fchmod(file.fileno(), mode)
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _size(folder: Path) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from framegate.config import history as module
-from framegate.config.history import GENERATIONS_MAX, Generation, History, Texts, read_texts, write_durably
+from framegate.config.history import GENERATIONS_MAX, Generation, History, Texts, read_texts
 from framegate.config.schema import TABLES, Table
 from framegate.contract.errors import Misconfigured, StoreFailed
 
@@ -141,16 +141,6 @@ def test_history_full_disk_is_told_and_leaves_the_old_one(history: History, monk
     current = history.current()
     assert current is not None
     assert current.number == 1
-
-
-def test_write_durably_replaces_whole_and_keeps_the_mode(tmp_path: Path) -> None:
-    path = tmp_path / "drivers.yml"
-    path.write_bytes(b"old")
-    path.chmod(0o600)
-    write_durably(path, b"new")
-    assert path.read_bytes() == b"new"
-    assert path.stat().st_mode & 0o777 == 0o600
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def refuse(_: int) -> None:

@@ -7,8 +7,6 @@ write_table(folder, plan)                                  temporary file, fsync
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +20,7 @@ from framegate.config.sheet.text_file import read_csv
 from framegate.config.sheet.workbook import read_xlsx
 from framegate.contract.errors import Misconfigured, Problem
 from framegate.contract.plugin import Manifest
+from framegate.endpoint.durable import replace_durably
 
 _ZIP = b"PK\x03\x04"
 
@@ -99,28 +98,8 @@ def write_table(folder: Path, plan: ImportPlan) -> None:
         if path.read_bytes() != plan.before:
             text = f"{path} was changed by somebody else meanwhile and stays as it is; import again"
             raise Misconfigured(text, code="E1149")
-        _replace(path, plan.data)
+        replace_durably(path, plan.data)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         text = f"{path} cannot be written ({reason}) and stays as it is; give yourself the right, or make room"
         raise Misconfigured(text, code="E1149") from error
-
-
-def _replace(path: Path, data: bytes) -> None:
-    mode = path.stat().st_mode & 0o7777
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            os.fchmod(file.fileno(), mode)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except OSError:
-        Path(name).unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -8,7 +8,6 @@ tick. One that is broken, slow or does not fit is refused once and named; the on
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import NamedTuple, Protocol
 import orjson
 
 from framegate.contract.errors import GatewayError, Misconfigured
+from framegate.endpoint.durable import replace_durably
 from framegate.mapper.rules.onnx_model import MODEL_BYTES_MAX, Model
 from framegate.mapper.rules.registry import ModelName, Registry
 
@@ -102,12 +102,7 @@ class ModelOfRegistry:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o750)
         facts = {"version": candidate.version, "sha256": hashlib.sha256(candidate.data).hexdigest()}
         for suffix, data in ((".onnx", candidate.data), (".json", orjson.dumps(facts))):
-            new = self._path.with_suffix(f"{suffix}.new")
-            with new.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            new.replace(self._path.with_suffix(suffix))
+            replace_durably(self._path.with_suffix(suffix), data)
 
 
 class Arrival(NamedTuple):
