@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from string import ascii_letters
 from typing import Any, TypeAlias
 
-from framegate.config.yaml import Document, load_yaml, plain_value
+from framegate.config.yaml import WORDS, Document, load_yaml, plain_value
 
 SHAPES_MAX = 64
 """Different sequences of keys that are remembered; a table has a handful."""
@@ -25,7 +27,12 @@ VALUES_MAX = 65_536
 LINE_BYTES_MAX = 16_384
 """Bytes of a line that is read the short way."""
 
-Take: TypeAlias = Callable[[int, Any], None]
+CHUNK_LINES = 512
+"""Lines that are read at once where all have the keys of the one before."""
+
+Take: TypeAlias = Callable[[int, Sequence[Any]], None]
+"""Takes rows and the index of the first."""
+Match: TypeAlias = Callable[[str], Any]
 
 # Printable as YAML 1.2.2, 5.1 has it, without the line breaks of YAML 1.1 that libyaml knows too (85, 2028, 2029).
 _WIDE = r"\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff"
@@ -33,34 +40,36 @@ _PRINTABLE = rf"\x20-\x7e{_WIDE}"
 _INNER = r"[\w./+\-=;%@()~^*°]"
 _PLAIN = rf"(?:\w|[-+.](?=[\w.])){_INNER}*(?: {_INNER}+)*"
 _NUMBER = r"-?[0-9]+(?:\.[0-9]+)?"
-_QUOTED = r"""(?:"[^"\\]*"|'[^']*')"""  # of a line that is printable as a whole: wide sets take long to compile
+_QUOTED = r"""(?:"[^"\\\n]*"|'[^'\n]*')"""  # of a line that is printable as a whole: wide sets take long to compile
 _VALUE = rf"(?:{_PLAIN}|{_QUOTED}|\[{_NUMBER}, {_NUMBER}\])"
 _KEY = r"[A-Za-z_][A-Za-z0-9_]*"
-_END = r"\} *(?: #[^\r\n]*)?\r?\n?"
+_LINE_END = r"\} *(?: #[^\r\n]*)?"
+_END = rf"{_LINE_END}\r?\n?"
 _ROW = re.compile(rf"( *)- \{{{_KEY}: {_VALUE}(?:, {_KEY}: {_VALUE})*{_END}").fullmatch
 _PAIR = re.compile(rf"({_KEY}): {_VALUE}").findall
 _IS_PRINTABLE = re.compile(rf"[{_PRINTABLE}]*").fullmatch
 _EMPTY = re.compile(rf" *(?:#[{_PRINTABLE}\t]*)?\r?\n?").fullmatch
+_LETTERS = frozenset(ascii_letters)
 _MARKS = (b"%", b"---", b"...")
 """What begins a directive, a document or its end at the start of a line."""
 
 
 def load_rows(data: bytes, key: str, take: Take) -> Document:
-    """Read a table whose rows are the list under `key`; each goes to `take(index, row)`, in order.
+    """Read a table whose rows are the list under `key`; they go to `take(index, rows)`, in order.
 
     returns  what load_yaml returns: the tree without the rows, and every flaw
     """
     taken = 0
 
-    def take_next(row: Any) -> None:
+    def take_next(rows: Sequence[Any]) -> None:
         nonlocal taken
-        take(taken, row)
-        taken += 1
+        take(taken, rows)
+        taken += len(rows)
 
     if _Lines(data, key).read(take_next):
         return Document({key: []}, is_whole=True)
     done = taken
-    return load_yaml(data, rows_key=key, take_row=lambda index, row: take(index, row) if index >= done else None)
+    return load_yaml(data, rows_key=key, take_row=lambda index, row: take(index, (row,)) if index >= done else None)
 
 
 class _Lines:
@@ -69,11 +78,11 @@ class _Lines:
     def __init__(self, data: bytes, key: str) -> None:
         self._lines: Iterator[bytes] = iter(io.BytesIO(data))
         self._key = key
-        self._shapes: list[tuple[tuple[str, ...], Callable[[str], Any]]] = []
+        self._shapes: list[tuple[tuple[str, ...], Match, Match]] = []  # keys; a line's match; all of a chunk's lines
         self._value = _Values().__getitem__
         self._indent = ""
 
-    def read(self, take: Callable[[Any], None]) -> bool:
+    def read(self, take: Callable[[Sequence[Any]], None]) -> bool:
         """Hand out rows; False at the first line that is beyond this way, with the rows before it handed out."""
         try:
             return self._passes_head() and self._read_rows(take)
@@ -88,21 +97,40 @@ class _Lines:
                 return head != text and head[:1] in {" ", "\r", "\n"} and bool(_EMPTY(head))
         return False
 
-    def _read_rows(self, take: Callable[[Any], None]) -> bool:
+    def _read_rows(self, take: Callable[[Sequence[Any]], None]) -> bool:
         pending: list[bytes] = []  # lines since the last row that was read the short way
-        rows = 0
-        for line in self._lines:
-            row = self._row(line)
-            if row is not None:
-                if pending and not self._take_pending(pending, take):
-                    return False
-                take(row)
-                rows += 1
-            elif pending or not _EMPTY(line.decode()):
-                if not rows:
-                    return False  # the rows' indent is not known yet
-                pending.append(line)
-        return rows > 0 and (not pending or self._take_pending(pending, take))
+        has_rows = False
+        while chunk := list(islice(self._lines, CHUNK_LINES)):
+            alike = () if pending else self._rows_alike(chunk)
+            if alike:
+                take(alike)
+                continue
+            for line in chunk:
+                row = self._row(line)
+                if row is not None:
+                    if pending and not self._take_pending(pending, take):
+                        return False
+                    take((row,))
+                    has_rows = True
+                elif pending or not _EMPTY(line.decode()):
+                    if not has_rows:
+                        return False  # the rows' indent is not known yet
+                    pending.append(line)
+        return has_rows and (not pending or self._take_pending(pending, take))
+
+    def _rows_alike(self, lines: Sequence[bytes]) -> Sequence[dict[str, Any]]:
+        """The rows of lines that all have the keys of the newest row; none if one of them has others."""
+        if not self._shapes or max(map(len, lines)) > LINE_BYTES_MAX:
+            return ()
+        text = b"".join(lines).decode()
+        keys, _, find = self._shapes[0]
+        if len(keys) == 1 or not (text.isascii() and text.replace("\n", "").isprintable()):
+            return ()
+        found = find(text)
+        if len(found) != len(lines):  # a match never goes beyond its line
+            return ()
+        columns = [list(map(self._value, column)) for column in zip(*found, strict=True)]
+        return [dict(zip(keys, row, strict=True)) for row in zip(*columns, strict=True)]
 
     def _row(self, line: bytes) -> dict[str, Any] | None:
         """The row of a line, or None."""
@@ -111,7 +139,7 @@ class _Lines:
         text = line.decode()
         if not _is_printable(text):
             return None
-        for place, (keys, match) in enumerate(self._shapes):
+        for place, (keys, match, _) in enumerate(self._shapes):
             found = match(text)
             if found is not None:
                 if place:
@@ -129,14 +157,15 @@ class _Lines:
             return None
         keys = tuple(_PAIR(text[: found.end()]))
         body = ", ".join(f"{key}: ({_VALUE})" for key in keys)
-        match = re.compile(rf"{self._indent}- \{{{body}{_END}").fullmatch
+        row = rf"{self._indent}- \{{{body}"
+        match = re.compile(row + _END).fullmatch
         again = match(text)
         if again is None or len(set(keys)) != len(keys):
             return None
-        self._shapes.insert(0, (keys, match))
+        self._shapes.insert(0, (keys, match, re.compile(rf"^{row}{_LINE_END}$", re.MULTILINE).findall))
         return dict(zip(keys, map(self._value, again.groups()), strict=True))
 
-    def _take_pending(self, pending: list[bytes], take: Callable[[Any], None]) -> bool:
+    def _take_pending(self, pending: list[bytes], take: Callable[[Sequence[Any]], None]) -> bool:
         """Have libyaml read lines that stand between rows; True when they are whole rows of the same list.
 
         A text, list or mapping that goes on in the next line of the table is not whole here, and ends in a flaw.
@@ -148,8 +177,7 @@ class _Lines:
         rows = document.value.get(self._key) if document.is_whole and isinstance(document.value, dict) else None
         if document.flaws or not isinstance(rows, list) or len(document.value) != 1:
             return False
-        for row in rows:
-            take(row)
+        take(rows)
         return True
 
 
@@ -170,8 +198,11 @@ class _Values(dict[str, Any]):
     def __missing__(self, text: str) -> Any:
         if len(self) >= VALUES_MAX:
             self.clear()
-        if text[0] in "\"'":
-            value: Any = text[1:-1]
+        value: Any
+        if text[0] in _LETTERS:
+            value = WORDS.get(text, text)
+        elif text[0] in "\"'":
+            value = text[1:-1]
         elif text[0] == "[":
             value = [plain_value(number) for number in text[1:-1].split(", ")]
         else:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator, Mapping
-from functools import cache
-from typing import Any, Literal, TypeAlias
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache, wraps
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import jsonschema_rs
 
@@ -23,6 +23,9 @@ TABLES: tuple[Table, ...] = ("endpoints", "drivers", "variables")
 Schema: TypeAlias = dict[str, Any]
 Language: TypeAlias = Literal["en", "zh"]
 
+CHECKS_MAX = 1_000
+"""Compiled checks of plugins' entries that are kept."""
+_Entry = TypeVar("_Entry", RoleEntry, RoleEntry | None)
 _ANNOTATIONS = ("title", "description", "description_zh", "$schema", "$id")
 _CLOSERS = ("additionalProperties", "unevaluatedProperties", "patternProperties")
 
@@ -63,6 +66,23 @@ def table_check(table: Table) -> Check:
     return Check({key: value for key, value in table_schema(table).items() if key != "$schema"})
 
 
+def _kept(make: Callable[[_Entry], Check]) -> Callable[[_Entry], Check]:
+    """Make a check once per entry: a compiled schema costs half a millisecond, and a reload asks for each device."""
+    made: dict[int, tuple[_Entry, Check]] = {}
+
+    @wraps(make)
+    def find(entry: _Entry) -> Check:
+        found = made.get(id(entry))
+        if found is None or found[0] is not entry:
+            if len(made) >= CHECKS_MAX:
+                made.clear()
+            found = made[id(entry)] = entry, make(entry)
+        return found[1]
+
+    return find
+
+
+@_kept
 def options_check(entry: RoleEntry) -> Check:
     """The check of one `options` mapping. Keys that the plugin does not name are refused."""
     schema = {key: value for key, value in entry.schema.items() if key not in _ANNOTATIONS}
@@ -71,6 +91,7 @@ def options_check(entry: RoleEntry) -> Check:
     return Check(schema)
 
 
+@_kept
 def rows_check(entry: RoleEntry | None) -> Check:
     """The check of a list of tag rows that one plugin reads; with None, rows whose plugin is not known."""
     law = table_schema("variables")

@@ -6,9 +6,12 @@ periods) is checked here. Relations between rows are in references.py.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
+
+from msgspec import ValidationError, convert
 
 from framegate.config.problems import Problems
 from framegate.config.rows import NO_OPTIONS, ConnectorRow, DriverRow, GatewayRow, RuleRow, StoreRow, VariableRow
@@ -34,6 +37,10 @@ _TYPES = {value_type.value: value_type for value_type in ValueType}
 _PROCESSING_KEYS = frozenset(
     ("invert", "expr", "inverse", "clamp", "enum", "when", "every", "range", "deadband", "swinging_door", "heartbeat")
 )
+_PLAIN_KEYS = frozenset(
+    ("tag", "type", "source", "address", "access", "unit", "description", "scan", "scale", "offset", "rename")
+)
+"""Keys that stand for themselves."""
 _ROW_KEYS = frozenset(table_schema("variables")["$defs"]["variable"]["properties"])
 
 
@@ -153,6 +160,13 @@ class VariableMaker:
         self._options: dict[tuple[Any, ...], Mapping[str, Any]] = {}
         self._processings: dict[Processing, Processing] = {}
 
+    def make_all(self, rows: Sequence[Mapping[str, Any]]) -> Sequence[VariableRow]:
+        """Rows of variables.yml; those of plain keys alone, as nearly all are, at a sixth of the cost."""
+        if all(row.keys() <= _PLAIN_KEYS for row in rows):
+            with contextlib.suppress(ValidationError):  # an address may be a number
+                return convert(rows, list[VariableRow])
+        return [self.make(row) for row in rows]
+
     def make(self, raw: Mapping[str, Any]) -> VariableRow:
         """One row of variables.yml."""
         share, get = self._texts.setdefault, raw.get
@@ -162,20 +176,20 @@ class VariableMaker:
         unit, source, scan = get("unit", ""), get("source", ""), get("scan", "default")
         access: Access = get("access", "R")
         return VariableRow(
-            raw["tag"],
-            share(source, source),
-            share(address, address),
-            _TYPES[raw["type"]],
-            share(access, access),  # type: ignore[arg-type]  # the schema allows R, W and RW only
-            share(unit, unit),
-            get("description", ""),
-            share(scan, scan),
-            self._number(get("scale", 1.0)),
-            self._number(get("offset", 0.0)),
-            get("rename", ""),
-            _span(raw, "limits"),
-            AS_READ if raw.keys().isdisjoint(_PROCESSING_KEYS) else self._processing_of(raw),
-            NO_OPTIONS if raw.keys() <= _ROW_KEYS else self._options_of(raw),
+            tag=raw["tag"],
+            type=_TYPES[raw["type"]],
+            source=share(source, source),
+            address=share(address, address),
+            access=share(access, access),  # type: ignore[arg-type]  # the schema allows R, W and RW only
+            unit=share(unit, unit),
+            description=get("description", ""),
+            scan=share(scan, scan),
+            scale=self._number(get("scale", 1.0)),
+            offset=self._number(get("offset", 0.0)),
+            rename=get("rename", ""),
+            limits=_span(raw, "limits"),
+            processing=AS_READ if raw.keys().isdisjoint(_PROCESSING_KEYS) else self._processing_of(raw),
+            options=NO_OPTIONS if raw.keys() <= _ROW_KEYS else self._options_of(raw),
         )
 
     def _number(self, value: float) -> float:

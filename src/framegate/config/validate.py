@@ -198,7 +198,7 @@ class _Load:
         expansion = Expansion(document, self.problems)
         self.problems.origins = expansion.origins
         for index, row in expansion.rows(reader.taken):
-            reader.take(index, row)
+            reader.take(index, (row,))
         return expansion.unused
 
 

@@ -6,7 +6,7 @@ row. That keeps 100,000 tags within seconds and memory within the typed rows plu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from framegate.config.explain import findings_of
@@ -49,18 +49,17 @@ class VariablesReader:
         self.taken = 0
         """Rows taken so far, wrong ones too."""
 
-    def take(self, index: int, raw: Any) -> None:
-        """One raw row."""
-        self.taken = index + 1
-        self._group.append((index, raw))
-        if len(self._group) == GROUP_ROWS:
+    def take(self, index: int, rows: Sequence[Any]) -> None:
+        """Raw rows, with the index of the first."""
+        self.taken = index + len(rows)
+        self._group += enumerate(rows, index)
+        if len(self._group) >= GROUP_ROWS:
             self._check_group()
 
     def take_rest(self, document: Mapping[str, Any] | None) -> None:
         """The rows of the table's tree, which holds them only if they were not handed out one by one."""
         left = document.get("variables") if document is not None else None
-        for index, raw in enumerate(left if isinstance(left, list) else ()):
-            self.take(index, raw)
+        self.take(self.taken, left if isinstance(left, list) else ())
         self._check_group()
 
     def finish(self) -> None:
@@ -70,21 +69,27 @@ class VariablesReader:
 
     def _check_group(self) -> None:
         group, self._group = self._group, []
-        by_plugin: dict[str, list[tuple[int, Any]]] = {}
+        by_source: dict[Any, list[tuple[int, Any]]] = {}
         for row in group:
-            source = row[1].get("source") if isinstance(row[1], dict) else None
-            plugin = self._plugin_of.get(source, "") if isinstance(source, str) else ""
-            by_plugin.setdefault(plugin, []).append(row)
+            source = row[1].get("source") if row[1].__class__ is dict else None
+            by_source.setdefault(source if source.__class__ is str else None, []).append(row)
+        by_plugin: dict[str, list[tuple[int, Any]]] = {}
+        for source, rows in by_source.items():
+            by_plugin.setdefault(self._plugin_of.get(source, ""), []).extend(rows)
         wrong: dict[int, set[str]] = {}
         for plugin, rows in by_plugin.items():
             self._find_wrong(self._check_of(plugin), rows, wrong)
-        is_known = not wrong and self._references.passes(group)
+        if not wrong and self._references.passes(group):
+            made_rows = self._maker.make_all([raw for _, raw in group])
+            self.rows += made_rows
+            for (index, _), made in zip(group, made_rows, strict=True):
+                self._processing.check(index, made)
+            return
         for index, raw in group:
             if index not in wrong:
                 made = self._maker.make(raw)
                 self.rows.append(made)
-                if not is_known:
-                    self._references.check(index, raw)
+                self._references.check(index, raw)
                 self._processing.check(index, made)
             elif isinstance(raw, dict):
                 self._references.check(index, {key: raw[key] for key in raw.keys() - wrong[index]})

@@ -31,7 +31,7 @@ FLAWS_MAX = 1_000
 
 Path: TypeAlias = tuple[str | int, ...]
 
-_WORDS: dict[str, Any] = {
+WORDS: dict[str, Any] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL")),
     **dict.fromkeys(("true", "True", "TRUE"), True),
     **dict.fromkeys(("false", "False", "FALSE"), False),
@@ -124,7 +124,7 @@ def plain_value(text: str) -> Any:
             number = float(text)
             return number if math.isfinite(number) else text
         return text
-    return _WORDS.get(text, text)
+    return WORDS.get(text, text)
 
 
 class _Builder:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from framegate.config import lines
 from framegate.config.lines import load_rows
 from framegate.config.yaml import Document, load_yaml
 
@@ -117,12 +119,24 @@ def walked(load: Any, data: bytes) -> tuple[list[tuple[int, Any]], Document]:
     return rows, document
 
 
+@pytest.fixture(scope="module", params=[1, 3, 512], autouse=True)
+def chunk(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Small chunks, so that short tables are read in several, too."""
+    before, lines.CHUNK_LINES = lines.CHUNK_LINES, request.param
+    yield
+    lines.CHUNK_LINES = before
+
+
 def by_libyaml(data: bytes, take: Any) -> Document:
     return load_yaml(data, rows_key="variables", take_row=take)
 
 
 def by_lines(data: bytes, take: Any) -> Document:
-    return load_rows(data, "variables", take)
+    def take_each(index: int, rows: Sequence[Any]) -> None:
+        for place, row in enumerate(rows, index):
+            take(place, row)
+
+    return load_rows(data, "variables", take_each)
 
 
 def assert_same(data: bytes) -> None:

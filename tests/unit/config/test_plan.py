@@ -7,12 +7,13 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
+import msgspec
 import pytest
 
 from framegate.config.plan import Changes, Plan, outline_of, plan_change, steps_of
 from framegate.config.rows import ConnectorRow, DriverRow, EndpointRow, GatewayRow, StoreRow, Tables, VariableRow
 from framegate.contract.frame import ValueType
-from framegate.mapper.processing import AS_READ, Processing
+from framegate.mapper.processing import Processing
 
 SCAN = MappingProxyType({"default": 1.0, "fast": 0.1})
 
@@ -31,10 +32,7 @@ def connector(name: str, **keys: Any) -> ConnectorRow:
 
 
 def tag(name: str, source: str = "mb1", **keys: Any) -> VariableRow:
-    row = VariableRow(
-        name, source, "hr:1", ValueType.INT16, "R", "", "", "default", 1.0, 0.0, "", None, AS_READ, MappingProxyType({})
-    )
-    return row._replace(**keys)
+    return msgspec.structs.replace(VariableRow(name, ValueType.INT16, source, "hr:1"), **keys)
 
 
 def tables(**keys: Any) -> Tables:
@@ -53,7 +51,9 @@ def plan_to(after: Tables) -> Plan:
 
 
 def with_tag(name: str, **keys: Any) -> Tables:
-    return tables(variables=tuple(row._replace(**keys) if row.tag == name else row for row in tables().variables))
+    return tables(
+        variables=tuple(msgspec.structs.replace(row, **keys) if row.tag == name else row for row in tables().variables)
+    )
 
 
 def test_plan_same_tables_is_empty_in_any_order() -> None:

@@ -96,9 +96,7 @@ def test_tick_of_a_full_log_says_so_once() -> None:
 
 
 def variable(tag: str, source: str, processing: Processing = AS_READ, rename: str = "") -> VariableRow:
-    return VariableRow(
-        tag, source, "4x1", ValueType.INT16, "R", "", "", "default", 1.0, 0.0, rename, None, processing, {}
-    )
+    return VariableRow(tag, ValueType.INT16, source, "4x1", rename=rename, processing=processing)
 
 
 def test_bind_gives_calculated_tags_to_no_device_and_enums_out_as_text() -> None:
