@@ -110,12 +110,33 @@ class RuleRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Writing:
+    """What writes of a tag have to pass, beside its access and limits.
+
+    idempotent    writing the same value twice does no harm
+    interlock     Lua expression over other tags; writes are refused while it is false
+    needs_select  it has to be selected before it is operated
+    writes_per_s  0: no limit of its own
+    """
+
+    idempotent: bool = False
+    interlock: str = ""
+    needs_select: bool = False
+    writes_per_s: float = 0.0
+
+
+AS_ASKED = Writing()
+"""The one object of all rows that ask for nothing."""
+
+
+@dataclass(frozen=True, slots=True)
 class VariableRow:
     """One tag. `rename` is "" where the tag goes out under its own name; `options` are its plugin's keys.
 
     source      "" for a tag that is calculated from others; it has no address then
     limits      lowest and highest value that may be written, in engineering units
     processing  what happens to its values on their way to the bus
+    writing     what its writes have to pass
     """
 
     tag: str
@@ -132,6 +153,7 @@ class VariableRow:
     limits: Span | None
     processing: Processing
     options: Mapping[str, Any]
+    writing: Writing = AS_ASKED
 
     @property
     def name(self) -> str:
