@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "framegate"
-PURE_LAYERS = ("contract", "mapper", "bus", "northbound")
+PURE_LAYERS = ("contract", "mapper", "bus", "northbound", "command")
 FORBIDDEN = frozenset(("time", "random", "secrets", "uuid", "os", "socket", "threading", "subprocess", "ssl", "shutil"))
 
 ADAPTERS = {

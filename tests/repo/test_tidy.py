@@ -36,6 +36,7 @@ BROAD_EXCEPT_PLACES = {
     "src/framegate/runtime/shift.py": "supervisor of a driver",
     "src/framegate/northbound/outbox.py": "supervisor of a connector",
     "src/framegate/mapper/rules/engine.py": "supervisor of a rule",
+    "src/framegate/command/dispatch.py": "supervisor of the commands of a device",
     "src/framegate/cli/main.py": "edge of the process",
 }
 """Files that may swallow any exception, and why. A handler that ends in `raise` only tidies up; it may be anywhere."""

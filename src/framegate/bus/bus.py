@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from framegate.bus.fault import REFUSED
+from framegate.bus.fault import CLOSED, REFUSED
 from framegate.bus.latest import Latest
 from framegate.bus.meters import BusMeters
 from framegate.bus.record import RECORD_ROWS_MAX
@@ -18,7 +18,7 @@ from framegate.bus.rules import entries_of
 from framegate.bus.wal import Wal, WalState
 from framegate.contract.errors import StoreFailed
 from framegate.contract.frame import Batch, Gap, Placed, Position
-from framegate.contract.ports import Clock, Log, RuleState
+from framegate.contract.ports import Change, Clock, Log, RuleState
 from framegate.observe.metrics import Metrics
 
 RING_ROWS = 262_144
@@ -31,7 +31,7 @@ Mapping = Callable[[Batch], Sequence[Batch]]
 
 
 class Bus:
-    """Satisfies FrameSink, FrameSource and RuleLog. Used from the loop thread.
+    """Satisfies FrameSink, FrameSource, RuleLog and CommandLog. Used from the loop thread.
 
     latest  newest row of every tag, durable or not
     rows    rows accepted since start
@@ -112,13 +112,26 @@ class Bus:
         if self.is_paused or self._wal.state in {WalState.FULL, WalState.CLOSED}:
             why = self._wal.error or "rows wait for the log"
             raise StoreFailed(f"bus: derived rows wait: {why}", code=REFUSED)
+        self.record(batches, entries_of(states), kept)
+
+    # -- CommandLog -----------------------------------------------------------------------------------------------
+
+    @property
+    def refusal(self) -> str:
+        wal = self._wal
+        return wal.error if wal.state in {WalState.FULL, WalState.FAILED, WalState.CLOSED} else ""
+
+    def record(self, batches: Sequence[Batch], changes: Sequence[Change], kept: Callable[[], None]) -> None:
+        """Place rows with changes of the store, in one piece; see CommandLog. Whoever calls bounds what it hands in."""
+        if self._wal.state is WalState.CLOSED:
+            raise StoreFailed("bus: the durable log is closed", code=CLOSED)
         for batch in batches:
             for piece in _pieces(batch):
                 self._ring.append(self._wal.append(piece))
                 self.latest.update(piece)
                 self._meters.rows.value += len(piece.tag)
                 self._meters.batches.value += 1
-        self._wal.bind(entries_of(states), kept)
+        self._wal.bind(changes, kept)
         if self._occupancy() >= PAUSE_AT:
             self._press()
 

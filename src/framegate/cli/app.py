@@ -16,6 +16,7 @@ VERBS: Mapping[str, str] = {
     "init": "Write commented sample tables.",
     "top": "Watch a running gateway: devices, connectors, log.",
     "tags": "Tags of a running gateway.",
+    "commands": "Writes of a running gateway, and what became of them.",
     "wal": "The durable log.",
     "alarms": "Alarms of a running gateway.",
     "rule": "Local logic over tags: windows, alarms, scripts, models.",
@@ -26,7 +27,13 @@ VERBS: Mapping[str, str] = {
     "version": "Show the version.",
 }
 GROUPS: Mapping[str, Mapping[str, str]] = {
-    "tags": {"ls": "List tags and values.", "get": "Show tags by name.", "watch": "Follow changes."},
+    "tags": {
+        "ls": "List tags and values.",
+        "get": "Show tags by name.",
+        "watch": "Follow changes.",
+        "set": "Write a value to a tag, and say what became of it.",
+    },
+    "commands": {"ls": "List the newest writes and their outcomes.", "show": "Show one."},
     "wal": {
         "stat": "How full it is, who lags.",
         "ls": "Records and gaps.",
@@ -69,6 +76,7 @@ PLACES: Mapping[str, str] = {
     "verify-delivery": "framegate.cli.verify.command:verify_delivery",
     "alarms out-of-service": "framegate.cli.alarms:out_of_service",
     "alarms return": "framegate.cli.alarms:return_",
+    "tags set": "framegate.cli.tags:set_value",
     "rule test": "framegate.cli.rule:try_",
     "cfg set": "framegate.cli.cfg:set_value",
     "cfg schema": "framegate.cli.cfg_schema:schema",

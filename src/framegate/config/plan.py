@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from framegate.config.rows import (
+    AS_ASKED,
     NO_OPTIONS,
     ConnectorRow,
     DriverRow,
@@ -211,7 +212,8 @@ class _RowDigest:
         scale_text = texts.get(scale) or texts.setdefault(scale, repr(scale))
         offset_text = texts.get(offset) or texts.setdefault(offset, repr(offset))
         limits = "" if row.limits is None else repr(row.limits)
-        return hash((row.unit, row.description, scale_text, offset_text, row.rename, limits, processing))
+        writing = "" if row.writing is AS_ASKED else repr(row.writing)
+        return hash((row.unit, row.description, scale_text, offset_text, row.rename, limits, processing, writing))
 
 
 def _changes(

@@ -115,6 +115,26 @@ class RuleRow:
     options: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """What writes of a tag have to pass, beside its access and limits.
+
+    idempotent    writing the same value twice does no harm
+    interlock     Lua expression over other tags; writes are refused while it is false
+    needs_select  it has to be selected before it is operated
+    writes_per_s  0: no limit of its own
+    """
+
+    idempotent: bool = False
+    interlock: str = ""
+    needs_select: bool = False
+    writes_per_s: float = 0.0
+
+
+AS_ASKED = Writing()
+"""The one object of all rows that ask for nothing."""
+
+
 class VariableRow(Struct, frozen=True, gc=False):
     """One tag; a struct of msgspec, because a load makes one for each of 100,000 rows.
 
@@ -123,6 +143,7 @@ class VariableRow(Struct, frozen=True, gc=False):
     source      "" for a tag that is calculated from others; it has no address then
     limits      lowest and highest value that may be written, in engineering units
     processing  what happens to its values on their way to the bus
+    writing     what its writes have to pass
     """
 
     tag: str
@@ -139,6 +160,7 @@ class VariableRow(Struct, frozen=True, gc=False):
     limits: Span | None = None
     processing: Processing = AS_READ
     options: Mapping[str, Any] = NO_OPTIONS
+    writing: Writing = AS_ASKED
 
     @property
     def name(self) -> str:

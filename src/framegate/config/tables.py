@@ -14,7 +14,17 @@ from typing import Any
 from msgspec import ValidationError, convert
 
 from framegate.config.problems import Problems
-from framegate.config.rows import NO_OPTIONS, ConnectorRow, DriverRow, GatewayRow, RuleRow, StoreRow, VariableRow
+from framegate.config.rows import (
+    AS_ASKED,
+    NO_OPTIONS,
+    ConnectorRow,
+    DriverRow,
+    GatewayRow,
+    RuleRow,
+    StoreRow,
+    VariableRow,
+    Writing,
+)
 from framegate.config.schema import table_schema
 from framegate.config.units import bytes_text, duration_text, parse_bytes, parse_duration
 from framegate.config.yaml import Path
@@ -37,6 +47,7 @@ _TYPES = {value_type.value: value_type for value_type in ValueType}
 _PROCESSING_KEYS = frozenset(
     ("invert", "expr", "inverse", "clamp", "enum", "when", "every", "range", "deadband", "swinging_door", "heartbeat")
 )
+_WRITING_KEYS = frozenset(("idempotent", "interlock", "select", "writes_per_s"))
 _PLAIN_KEYS = frozenset(
     ("tag", "type", "source", "address", "access", "unit", "description", "scan", "scale", "offset", "rename")
 )
@@ -148,6 +159,16 @@ def _span(raw: Mapping[str, Any], key: str) -> Span | None:
     return (float(raw[key][0]), float(raw[key][1])) if key in raw else None
 
 
+def _writing_of(raw: Mapping[str, Any]) -> Writing:
+    get = raw.get
+    return Writing(
+        idempotent=get("idempotent", False),
+        interlock=get("interlock", ""),
+        needs_select=get("select", "") == "required",
+        writes_per_s=float(get("writes_per_s", 0)),
+    )
+
+
 class VariableMaker:
     """Makes tag rows; equal texts, numbers and options of different rows become one object.
 
@@ -190,6 +211,7 @@ class VariableMaker:
             limits=_span(raw, "limits"),
             processing=AS_READ if raw.keys().isdisjoint(_PROCESSING_KEYS) else self._processing_of(raw),
             options=NO_OPTIONS if raw.keys() <= _ROW_KEYS else self._options_of(raw),
+            writing=AS_ASKED if raw.keys().isdisjoint(_WRITING_KEYS) else _writing_of(raw),
         )
 
     def _number(self, value: float) -> float:

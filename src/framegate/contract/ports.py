@@ -187,6 +187,21 @@ class RuleLog(FrameSource, Protocol):
         """
 
 
+class CommandLog(Protocol):
+    """The log as the desk for commands sees it."""
+
+    @property
+    def refusal(self) -> str:
+        """Why nothing becomes durable now; "" while it does."""
+
+    def record(self, batches: Sequence[Batch], changes: Sequence[Change], kept: Callable[[], None]) -> None:
+        """Place rows as they are, without mapping; they and the changes become durable in one piece, or none of them.
+
+        kept    called on the loop once they are, in the order of the calls
+        raises  StoreFailed E3008 - the log is closed; nothing was taken
+        """
+
+
 class DeadLetters(Protocol):
     """Messages that their remote refused for good."""
 

@@ -64,7 +64,7 @@ class Binding:
 def bind(tables: Tables, catalogue: Catalogue, devices: Container[str] | None = None) -> Binding:
     """Intern every tag and sort the table by device and scan class.
 
-    devices  those whose tags are asked for; None: all
+    devices  those whose tags are asked for, beside tags that may be written; None: all
     """
     tags: dict[str, dict[str, list[BoundTag]]] = {}
     mapping: list[MappingRow] = []
@@ -79,7 +79,7 @@ def bind(tables: Tables, catalogue: Catalogue, devices: Container[str] | None = 
                     tag_id, row.scale, row.offset, row.type, rename_id, row.processing, row.tag, bool(row.source)
                 )
             )
-        if row.source and (devices is None or row.source in devices):
+        if row.source and (devices is None or row.source in devices or "W" in row.access):
             bound = BoundTag(tag_id, row.tag, row.address, row.type, row.access, row.options)
             tags.setdefault(row.source, {}).setdefault(row.scan, []).append(bound)
     has_expressions = any(row.processing.expr for row in tables.variables)

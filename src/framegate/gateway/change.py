@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 
+from framegate.command.route import Routes
 from framegate.config import Tables, check_plugins, load_tables
 from framegate.config.history import Texts
 from framegate.config.plan import Outline, Plan, outline_of, plan_change
@@ -22,6 +23,7 @@ from framegate.contract.errors import Misconfigured
 from framegate.contract.frame import TagId
 from framegate.endpoint.endpoint import Endpoint
 from framegate.gateway.binding import Binding, bind
+from framegate.gateway.commands import routes_of
 from framegate.gateway.draft import DraftCatalogue
 from framegate.gateway.rules import names_for_rules
 from framegate.gateway.wiring import Gateway
@@ -37,6 +39,7 @@ class Change:
 
     tables     without their tag rows
     mapping    None: as it is
+    routes     of commands; None: as they are
     alarm      tag of failing expressions, where the mapping has any
     endpoints  None: as they are
     rules      None: as they are; else all of them, and the names of tags that they were made with
@@ -49,6 +52,7 @@ class Change:
     plan: Plan
     draft: DraftCatalogue
     mapping: EngineeringMapping | None
+    routes: Routes | None
     alarm: TagId | None
     endpoints: Mapping[str, Endpoint] | None
     rules: tuple[Sequence[Entry], Sequence[str]] | None
@@ -82,7 +86,8 @@ def _made_ready(gateway: Gateway, tables: Tables, outline: Outline, plan: Plan, 
     draft = DraftCatalogue(gateway.store.catalogue, next_id)
     # Only tags matter to a binding: where none changes and no device starts, there is nothing to bind.
     planned = {*plan.replanned, *plan.devices.started, *plan.devices.restarted}
-    binding = bind(tables, draft, planned) if plan.tags or planned else Binding({}, (), None)
+    is_bound = bool(plan.tags or planned)
+    binding = bind(tables, draft, planned) if is_bound else Binding({}, (), None)
     drivers = {}
     for name in (*plan.devices.started, *plan.devices.restarted):
         driver = gateway.factories.driver(tables.drivers[name])
@@ -103,6 +108,7 @@ def _made_ready(gateway: Gateway, tables: Tables, outline: Outline, plan: Plan, 
         plan=plan,
         draft=draft,
         mapping=compile_mapping(binding.mapping, gateway.alarms) if plan.tags else None,
+        routes=routes_of(tables, binding, draft, gateway.bus.latest.value) if is_bound else None,
         alarm=binding.alarm,
         endpoints=gateway.endpoints_of(tables) if plan.endpoints else None,
         rules=rules,
@@ -190,6 +196,9 @@ def _swap(gateway: Gateway, change: Change, undo: AsyncExitStack) -> None:
         if change.alarm is not None:
             gateway.alarms.tag_id = change.alarm
         gateway.mapping.use(change.mapping)
+    if change.routes is not None:
+        undo.callback(gateway.desk.use, gateway.desk.routes)
+        gateway.desk.use(change.routes)
     for name, scans in change.scans.items():
         slot = gateway.runtime.slot(name)
         if slot is not None:

@@ -16,6 +16,7 @@ from itertools import islice
 from pathlib import Path
 
 from framegate import __version__
+from framegate.command.desk import CommandDesk
 from framegate.config import ConnectorRow, DriverRow
 from framegate.contract.frame import Position
 from framegate.contract.quality import Quality
@@ -62,6 +63,10 @@ class Health:
     @property
     def rules(self) -> Rules:
         return self._gateway.rules
+
+    @property
+    def commands(self) -> CommandDesk:
+        return self._gateway.desk
 
     @property
     def metrics(self) -> Metrics:

@@ -1,7 +1,8 @@
 """The one file that knows every layer: it connects them, starts them in order, and stops them in reverse.
 
     lines <- slots -> bus (mapping, ring, log) -> outboxes -> connectors
-                       ^---------- rules <------'
+               ^       ^---------- rules <------'
+               '------ desk <- commands
 
 Start: log, bus, outboxes, rules, then devices, so that the first row read has somewhere to go. Stop: devices and rules
 first, then a last commit, then the outboxes answer for what is under way, then cursors and the store close. What
@@ -19,6 +20,7 @@ from itertools import chain
 
 from framegate.bus.bus import Bus
 from framegate.bus.store import Store, StoreOptions, open_store
+from framegate.command.desk import CommandDesk
 from framegate.config import ConnectorRow, DriverRow, GatewayRow, Tables
 from framegate.config.plan import outline_of
 from framegate.config.watch import scripts_in
@@ -31,6 +33,7 @@ from framegate.endpoint.endpoint import Endpoint, endpoint_from_row
 from framegate.endpoint.outbound import Outbound
 from framegate.endpoint.pool import EndpointPool
 from framegate.gateway.binding import Factories, bind
+from framegate.gateway.commands import SlotDevices, routes_of
 from framegate.gateway.home import Home
 from framegate.gateway.mapping_clock import MappingClock
 from framegate.gateway.rules import Rules, make_rules, names_for_rules
@@ -96,12 +99,14 @@ class Gateway:
         self._clock_watch = asyncio.create_task(watch.run(), name="clock watch")
         self._mapping_task = asyncio.create_task(self.mapping.run(), name="mapping clock")
         await self.runtime.start(slots)
+        self.desk.start()
 
     def _connect(self) -> list[Slot]:
         """Make everything between log and lines; returns the devices, ready to run. Raises Misconfigured."""
         row = self.tables.gateway.store
         binding = bind(self.tables, self.store.catalogue)
         names = names_for_rules(self.tables)
+        tables = self.tables
         # The tag rows have become plans; 100,000 of them would hold 30 MiB for nobody.
         self.outline = outline_of(self.tables, scripts_in(self.home.rules))
         self.tables = replace(self.tables, variables=())
@@ -119,11 +124,15 @@ class Gateway:
         drivers = [(row, self.factories.driver(row)) for row in self.tables.drivers.values() if row.enabled]
         slots = [self.make_slot(row, driver, binding.plans(row, driver)) for row, driver in drivers]
         self.runtime = Runtime(self.lines, self.bus, self.clock, self._dice, self.log, self.metrics)
+        devices = SlotDevices(self.runtime, self.clock)
+        self.desk = CommandDesk(self.store.disk, self.bus, devices, self.clock, self.log, self.metrics)
+        self.desk.use(routes_of(tables, binding, self.store.catalogue, self.bus.latest.value))
         return slots
 
     async def stop(self) -> None:
         """Stop reading, keep what was read, deliver what is under way, close. Within 2 s, nothing lost."""
         self._clock_watch.cancel()
+        await self.desk.stop()
         await self.runtime.stop()
         self._mapping_task.cancel()
         self.mapping.release()

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from framegate.contract.command import Desk
 from framegate.contract.frame import Access, Position, Value
 from framegate.contract.letter import DeadLetter, letter_id
 from framegate.observe.metrics import Metrics
@@ -349,7 +350,7 @@ class ConfigFace(Protocol):
 class GatewayFace(Protocol):
     """What `ops` may ask of a gateway. Called on the loop; every answer is bounded.
 
-    Answers are made at once, but for rewind, letters.retry and changes of the configuration.
+    Answers are made at once, but for rewind, letters.retry, commands and changes of the configuration.
     """
 
     @property
@@ -363,6 +364,9 @@ class GatewayFace(Protocol):
 
     @property
     def rules(self) -> RuleFace: ...
+
+    @property
+    def commands(self) -> Desk: ...
 
     def health(self) -> GatewayHealth: ...
 

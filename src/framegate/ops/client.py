@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from framegate.contract.command import Command, CommandRecord
 from framegate.contract.errors import (
     Busy,
     DeviceRefused,
@@ -39,11 +40,15 @@ from framegate.observe.face import (
 )
 from framegate.ops.message import (
     ALARMS_PER_PAGE_MAX,
+    COMMAND_WAIT_S_MAX,
+    COMMANDS_PER_PAGE_MAX,
     LETTERS_PER_PAGE_MAX,
     REPLY_BYTES_MAX,
     TAGS_PER_PAGE_MAX,
     alarm_from,
     change_from,
+    command_record_from,
+    command_value,
     decode,
     encode,
     generation_from,
@@ -63,11 +68,12 @@ CHANGE_WAIT_S = 60.0
 REWIND_WAIT_S = 15.0
 """A connector may take some seconds to end what is under way."""
 RETRY_REPLY_WAIT_S = 15.0  # a gateway waits 10 s for a remote to take a dead letter
+WRITE_WAIT_S = 10.0  # a gateway waits 5 s for its log
 RETRY_S = 1.0
-_BUSY_CODES = frozenset(("E4015", "E4023", "E4036"))
-_UNKNOWN_CODES = frozenset(("E4014", "E4019", "E5034", "E5035"))
+_BUSY_CODES = frozenset(("E4015", "E4023", "E4036", "E4204"))
+_UNKNOWN_CODES = frozenset(("E4014", "E4019", "E4219", "E5034", "E5035"))
 _KINDS: Mapping[str, type[GatewayError]] = {
-    "E4030": Misconfigured, "E4031": Misconfigured, "E4032": Misconfigured, "E4034": StoreFailed,
+    "E4030": Misconfigured, "E4031": Misconfigured, "E4032": Misconfigured, "E4034": StoreFailed, "E4218": StoreFailed,
     "E4035": Misconfigured, "E2406": NoReply, "E5036": StoreFailed, "E1": Misconfigured, "E2": NotConnected,
     "E3": StoreFailed,
 }  # fmt: skip
@@ -162,6 +168,34 @@ class ControlClient:
         """
         request = {"op": "alarm", "id": id_, "action": action, "note": note, "seconds": seconds}
         return alarm_from(self._ask(request)["row"])
+
+    def write(self, command: Command) -> CommandRecord:
+        """Submit a command; durable on return.
+
+        raises StoreFailed E4218, Busy E4204 - nothing was accepted
+        """
+        row = {name: getattr(command, name) for name in ("id", "tag", "ttl_s", "verify", "retry", "select")}
+        row["value"] = command_value(command.value)
+        (record,) = self._ask_patiently({"op": "write", "commands": [row]}, WRITE_WAIT_S)["records"]
+        return command_record_from(record)
+
+    def command(self, id_: str, wait_s: float = 0.0) -> CommandRecord:
+        """What is known of a command once it has its outcome, or after so long; raises DeviceRefused E4219."""
+        request = {"op": "command", "id": id_, "wait_s": min(wait_s, COMMAND_WAIT_S_MAX)}
+        return command_record_from(self._ask_patiently(request, REPLY_WAIT_S + wait_s)["record"])
+
+    def commands(self, limit: int) -> Iterator[CommandRecord]:
+        """The newest commands, newest first, fetched page by page."""
+        before, left = "", limit
+        while left > 0:
+            page = min(left, COMMANDS_PER_PAGE_MAX)
+            rows = self._ask({"op": "commands", "limit": page, "before": before})["records"]
+            records = [command_record_from(row) for row in rows]
+            yield from records
+            if len(records) < page:
+                return
+            left -= page
+            before = records[-1].command.id
 
     def apply_config(self, author: str, reason: str, *, is_trial: bool = False) -> ChangeRecord:
         """Have the tables in HOME/config take effect, or (is_trial) hear what that would do.

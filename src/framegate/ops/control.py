@@ -5,10 +5,10 @@
     await server.close()
 
 Health, tags in pages, one tag, a watch on a window of tags; dead letters, which may be sent again and dropped; rules
-and alarms; changes of the configuration and the rewind of a connector. A change, a rewind, and what is done with an
-alarm are kept with the user id that the kernel tells of the asker. Whoever may enter the gateway's home may ask
-(docs/decisions/0003); everything is bounded: bytes of a line, clients, tags, time to read an answer. Message forms are
-in message.py.
+and alarms; commands (commands.py); changes of the configuration and the rewind of a connector. A change, a rewind, a
+command, and what is done with an alarm are kept with the user id that the kernel tells of the asker. Whoever may enter
+the gateway's home may ask (docs/decisions/0003); everything is bounded: bytes of a line, clients, tags, time to read an
+answer. Message forms are in message.py.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from framegate.contract.errors import DeviceRefused, FrameBroken, GatewayError, 
 from framegate.contract.frame import Position
 from framegate.contract.quality import Quality
 from framegate.observe.face import GatewayFace, TagRow
+from framegate.ops.commands import COMMAND_OPS, reply_of_commands
 from framegate.ops.message import (
     ALARMS_PER_PAGE_MAX,
     GENERATIONS_PER_PAGE_MAX,
@@ -129,6 +130,8 @@ class ControlServer:
                 reply = await self._reply_of_letters(request)
             elif request.get("op") in CONFIG_OPS:
                 reply = await self._reply_of_config(request, writer)
+            elif request.get("op") in COMMAND_OPS:
+                reply = await reply_of_commands(self._face.commands, request, _user_of(writer))
             elif request.get("op") == "rewind":
                 reply = await self._rewind(request, writer)
             elif request.get("op") == "alarm":
@@ -162,7 +165,7 @@ class ControlServer:
                 return {"ok": True, "rows": self._face.rules.alarms(_text(request, "after", ""), limit)}
             case other:
                 asked = ("health", "tags", "get", "watch", "rewind", "rules", "alarms", "alarm")
-                ops = ", ".join((*asked, *CONFIG_OPS, *LETTER_OPS))
+                ops = ", ".join((*asked, *CONFIG_OPS, *LETTER_OPS, *COMMAND_OPS))
                 raise FrameBroken(f"control socket: no op {other!r}; one of {ops}", code="E4013")
 
     async def _reply_of_config(self, request: Mapping[str, Any], writer: asyncio.StreamWriter) -> Mapping[str, Any]:

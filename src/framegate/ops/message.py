@@ -16,8 +16,9 @@ from typing import Any, TypeVar
 
 import orjson
 
+from framegate.contract.command import TTL_S, Command, CommandRecord, Outcome, Stage
 from framegate.contract.errors import FrameBroken, Problem
-from framegate.contract.frame import Position
+from framegate.contract.frame import Position, Value
 from framegate.contract.letter import DeadLetter
 from framegate.observe.face import (
     AlarmRow,
@@ -42,6 +43,10 @@ WATCHED_TAGS_MAX = 500
 LETTERS_PER_PAGE_MAX = 500
 ALARMS_PER_PAGE_MAX = 500
 GENERATIONS_PER_PAGE_MAX = 100
+COMMANDS_PER_REQUEST_MAX = 100
+COMMANDS_PER_PAGE_MAX = 500
+COMMAND_WAIT_S_MAX = 30.0
+"""Of one request for a command; who waits longer asks again."""
 PROBLEMS_MAX = 1_001
 """Problems of a refused configuration that travel; the tables' check keeps 1,000 and a line that counts the rest."""
 REASON_CHARACTERS_MAX = 500
@@ -130,6 +135,34 @@ def generation_from(message: Mapping[str, Any]) -> GenerationRecord:
     try:
         return _record(GenerationRecord, message)
     except (KeyError, TypeError) as error:
+        raise _other_version(error) from error
+
+
+def command_value(value: Value) -> Any:
+    """A value to be written, as it travels: bytes as an object, so that they are not taken for text."""
+    return {"bytes": base64.b64encode(value).decode()} if isinstance(value, bytes) else value
+
+
+def command_from(message: Any) -> Command:
+    """A command as it is asked for; raises FrameBroken E4013. Whether it can be carried out is the desk's to say."""
+    try:
+        value = message["value"]
+        if isinstance(value, dict):
+            value = base64.b64decode(value["bytes"], validate=True)
+        modes = [message.get(key, False) is True for key in ("verify", "retry", "select")]
+        return Command(str(message["id"]), str(message["tag"]), value, 0, float(message.get("ttl_s", TTL_S)), *modes)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        text = f"control socket: no command: {error}; it has an id, a tag and a value"
+        raise FrameBroken(text, code="E4013") from error
+
+
+def command_record_from(message: Mapping[str, Any]) -> CommandRecord:
+    """The record of a command; raises FrameBroken E4013 where a field is missing."""
+    try:
+        outcome = None if message["outcome"] is None else Outcome(message["outcome"])
+        row = {**message, "command": _record(Command, message["command"])}
+        return _record(CommandRecord, {**row, "outcome": outcome, "stage": Stage(message["stage"])})
+    except (KeyError, TypeError, ValueError) as error:
         raise _other_version(error) from error
 
 

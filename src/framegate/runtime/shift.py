@@ -12,14 +12,14 @@ from collections.abc import Callable, Sequence
 from math import inf
 
 from framegate.contract.command import Outcome
-from framegate.contract.driver import Driver, DriverContext
-from framegate.contract.errors import GatewayError, NoReply
-from framegate.contract.frame import Batch
+from framegate.contract.driver import BoundTag, Driver, DriverContext
+from framegate.contract.errors import GatewayError, NoReply, NotConnected
+from framegate.contract.frame import Batch, TagId
 from framegate.contract.ports import Clock
 from framegate.runtime.account import Account
 from framegate.runtime.backoff import BACKOFF_MAX_S, Backoff
 from framegate.runtime.failure import Failure, failure_of
-from framegate.runtime.lane import WriteLane
+from framegate.runtime.lane import Order, ReadOrder, WriteLane
 from framegate.runtime.lifecycle import Event, State
 from framegate.runtime.outlet import Outlet
 from framegate.runtime.scan import Scan
@@ -28,6 +28,7 @@ from framegate.runtime.schedule import Alarm, Scheduler
 SILENT_SCANS_MAX = 3  # in a row, then quarantine
 OPEN_DEADLINE_S = 30.0  # backstop behind an endpoint's own connect_timeout
 WRITE_DEADLINE_S = 30.0  # backstop behind a driver's own time-outs
+OUT_OF_TURN_DEADLINE_S = 30.0  # the same for reading single tags
 WRITES_IN_A_ROW_MAX = 16  # then one waiting scan goes first: writes overtake reads, they do not starve them
 
 
@@ -45,6 +46,7 @@ class Shift:
         "_driver",
         "_due",
         "_idle",
+        "_known",
         "_lane",
         "_move",
         "_outlet",
@@ -87,6 +89,7 @@ class Shift:
         self._silent = 0  # scans without a usable reply in a row
         self._alarm: Alarm | None = None
         self._idle: asyncio.Future[None] | None = None
+        self._known: set[TagId] = set()  # tags that were introduced to the driver for writing
         self.is_retired = False  # it takes nothing more; its task may still be on the way out
         self.is_asking = False  # scans are taken; false: they are skipped and counted
         self.call = ""  # the driver's verb under way
@@ -126,6 +129,7 @@ class Shift:
     def exchanged(self) -> None:
         """The list of scans holds others from now on; all of them are due, or the probe where one was under way."""
         self._reading = 0
+        self._known.clear()
         self._due = (1 << len(self._scans)) - 1 if self.is_asking else 0
         if not self.is_asking and self._alarm is None:
             self._due = self._probe
@@ -148,7 +152,7 @@ class Shift:
         while not self.is_retired:
             if self._lane and not (self._due and writes_in_a_row >= WRITES_IN_A_ROW_MAX):
                 writes_in_a_row += 1
-                await self._write_next()
+                await self._take_order()
             elif self._due:
                 writes_in_a_row = 0
                 bit = self._due & -self._due
@@ -193,10 +197,15 @@ class Shift:
         """Whether what a scan brought is to be published: not after the end, nor when its plan was exchanged."""
         return not self.is_retired and scan in self._scans
 
-    async def _write_next(self) -> None:
+    async def _take_order(self) -> None:
         order = self._lane.take()
-        if order is None:
-            return
+        if isinstance(order, ReadOrder):
+            await self._read_back(order)
+        elif order is not None:
+            await self._write(order)
+
+    async def _write(self, order: Order) -> None:
+        self._introduce(order.tags)
         self._begin("write", WRITE_DEADLINE_S)
         try:
             results = await self._driver.write(order.commands)
@@ -205,6 +214,27 @@ class Shift:
         finally:
             self.deadline = inf
             order.finish_with(Outcome.UNKNOWN, "E4106 the write was cut off; read the device to learn its state")
+
+    async def _read_back(self, order: ReadOrder) -> None:
+        """Read single tags; a silent device is told to the caller only, a lost line to the slot as well."""
+        plan = self._driver.plan(order.tags)
+        self._begin("read", OUT_OF_TURN_DEADLINE_S)
+        try:
+            order.finish(await self._driver.read(plan))
+        except GatewayError as error:
+            order.fail(error)
+            if failure_of(error).event is not None:
+                raise
+        finally:
+            self.deadline = inf
+            order.fail(NotConnected("the read was cut off", code="E4105"))
+
+    def _introduce(self, tags: Sequence[BoundTag]) -> None:
+        """A fresh driver learns of tags by plans; what was not scanned yet may be written all the same."""
+        new = [tag for tag in tags if tag.id not in self._known]
+        if new:
+            self._driver.plan(new)
+            self._known.update(tag.id for tag in new)
 
     def _begin(self, call: str, limit_s: float) -> None:
         self.call = call

@@ -14,8 +14,9 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from framegate.contract.command import Outcome, Write, WriteResult
-from framegate.contract.driver import Driver, DriverContext
-from framegate.contract.errors import NoReply
+from framegate.contract.driver import BoundTag, Driver, DriverContext
+from framegate.contract.errors import NoReply, NotConnected
+from framegate.contract.frame import Batch
 from framegate.contract.ports import Clock, Dice, FrameSink, Log
 from framegate.contract.quality import Quality
 from framegate.observe.metrics import Metrics
@@ -92,14 +93,34 @@ class Slot:
         """What is scanned now."""
         return self._scans[:]
 
-    async def write(self, commands: Sequence[Write], deadline: float) -> Sequence[WriteResult]:
-        """One honest result per command by the deadline (monotonic seconds); overtakes waiting reads."""
+    @property
+    def is_starting(self) -> bool:
+        """It was never open since it started, or is being opened again: what it can do is not known yet."""
+        return self._state in {State.LOADING, State.INIT}
+
+    async def write(
+        self, commands: Sequence[Write], deadline: float, tags: Sequence[BoundTag] = ()
+    ) -> Sequence[WriteResult]:
+        """One honest result per command by the deadline (monotonic seconds); overtakes waiting reads.
+
+        tags  those that are written, where the driver may not have scanned them yet
+        """
         shift = self._shift
         if shift is None or shift.is_retired or not self._state.is_open:
             reason = f"E4105 device {self.name} is not connected ({self._state.value}); nothing was sent"
             return results_of(commands, Outcome.NOT_SENT, reason)
         self._account.health.writes_total += len(commands)
-        return await self._lane.place(commands, deadline, self._clock.monotonic(), shift.wake)
+        return await self._lane.place(commands, deadline, self._clock.monotonic(), shift.wake, tags)
+
+    async def read_back(self, tags: Sequence[BoundTag], deadline: float) -> Sequence[Batch]:
+        """Read tags once, out of turn: raw rows, which are not published.
+
+        raises NotConnected, NoReply - the device cannot be asked, or did not answer by then; Busy - too much waits
+        """
+        shift = self._shift
+        if shift is None or shift.is_retired or not self._state.is_open:
+            raise NotConnected(f"device {self.name} is not connected ({self._state.value})", code="E4105")
+        return await self._lane.place_read(tags, deadline, shift.wake)
 
     def restart(self) -> None:
         """Close the driver and open a fresh one now, whatever it is doing or waiting for."""

@@ -65,7 +65,7 @@ def write_config(
     (config / "drivers.yml").write_text(
         f"gateway: {{name: gw, tenant: flow, metrics: '127.0.0.1:{metrics or free_port()}'{gateway}}}\n"
         + _table("drivers", drivers)
-        + _table("connectors", connectors)
+        + (_table("connectors", connectors) if connectors else "")
     )
     (config / "variables.yml").write_text("variables:\n" + "".join(f"  - {{{row}}}\n" for row in variables))
 
