@@ -100,6 +100,7 @@ class ControlServer:
         task = asyncio.get_running_loop().create_task(self._converse(reader, writer), name="control-client")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: writer.close())  # one that is cancelled before its first step closes nothing
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.transport.set_write_buffer_limits(high=0)  # so that drain() means: the client has taken everything
@@ -116,8 +117,6 @@ class ControlServer:
         except ValueError:  # StreamReader's word for a line beyond its limit
             text = f"control socket: a request has more than {REQUEST_BYTES_MAX} bytes; ask for fewer tags at a time"
             writer.write(encode({"ok": False, "code": "E4013", "text": text}))
-        finally:
-            writer.close()
 
     async def _answer(self, line: bytes, writer: asyncio.StreamWriter) -> bool:
         """Answer one request; False when the conversation is over."""

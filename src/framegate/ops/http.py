@@ -109,6 +109,7 @@ class HttpServer:
         task = asyncio.get_running_loop().create_task(self._converse(connection, reader), name="http-client")
         self._connections[connection] = task
         task.add_done_callback(lambda _: self._connections.pop(connection, None))
+        task.add_done_callback(lambda _: writer.close())  # one that is cancelled before its first step closes nothing
 
     def _has_room(self, peer: str) -> bool:
         """Make room where needed: of this peer's connections, else of all, the one that waits longest goes."""
@@ -146,8 +147,6 @@ class HttpServer:
             await _refuse(writer, refused)
         except (TimeoutError, ConnectionError):
             writer.transport.abort()
-        finally:
-            writer.close()
 
 
 async def _read_head(reader: asyncio.StreamReader, wait_s: float) -> bytes:
