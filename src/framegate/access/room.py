@@ -107,8 +107,12 @@ class AccessRoom:
 
     def setup_token(self) -> str:
         """A new set-up token to be shown on the terminal; "" where there is a token already, or none can be read."""
+        return "" if self.has_tokens() else self._setup.draw()
+
+    def has_tokens(self) -> bool:
+        """Whether somebody has a token already; True where that cannot be read, as it is not the first start then."""
         book = self._book()
-        return "" if book is None or book.tokens else self._setup.draw()
+        return book is None or bool(book.tokens)
 
     def tokens(self) -> Sequence[Token]:
         """Every token, without its secret. Raises Misconfigured E4301."""

@@ -38,6 +38,10 @@ FILE_BYTES_MAX = 4 << 20
 _WRITABLE_BY_OTHERS = 0o022
 
 
+def _approved() -> None:
+    """Nobody has to be asked."""
+
+
 @dataclass(frozen=True, slots=True)
 class Book:
     """What the file says. tokens by id; revoked: until when (ns UTC) a JWT of that jti is refused."""
@@ -72,10 +76,13 @@ class TokenFile:
             raise self._damaged(self._flaw)
         return self._book
 
-    def add(self, wish: TokenWish, *, is_first: bool = False) -> tuple[Token, str]:
+    def add(
+        self, wish: TokenWish, *, is_first: bool = False, approve: Callable[[], None] = _approved
+    ) -> tuple[Token, str]:
         """Make a token, durably; its text is returned and never kept.
 
         is_first  only if there is none yet
+        approve   called once everything else is in order and nothing is written; what it raises stops the change
         raises    Misconfigured E4304 - the wish makes no sense; E4301; StoreFailed E4303; Denied E4300 - not the first
         """
         made, text = make_token(wish, self._clock.now_ns(), self._random_bytes)
@@ -91,11 +98,14 @@ class TokenFile:
                 raise refused(f"token {made.name}: its id was drawn before; try again")
             return replace(book, tokens={**book.tokens, made.id: made})
 
-        self._change(edit)
+        self._change(edit, approve)
         return made, text
 
-    def revoke(self, name: str) -> Token:
-        """Forget a token by its name or id, durably. Raises Misconfigured E4307 - there is none; E4301; StoreFailed."""
+    def revoke(self, name: str, *, approve: Callable[[], None] = _approved) -> Token:
+        """Forget a token by its name or id, durably; `approve` as in add.
+
+        raises  Misconfigured E4307 - there is none; E4301; StoreFailed E4303
+        """
         gone: list[Token] = []
 
         def edit(book: Book) -> Book:
@@ -104,11 +114,11 @@ class TokenFile:
                 raise Misconfigured(f'no token "{name:.64}"; `edge token ls` lists names and ids', code="E4307")
             return replace(book, tokens={id_: token for id_, token in book.tokens.items() if token is not gone[0]})
 
-        self._change(edit)
+        self._change(edit, approve)
         return gone[0]
 
-    def revoke_jwt(self, jti: str, until: int) -> None:
-        """Refuse a federated issuer's JWT from now on, durably.
+    def revoke_jwt(self, jti: str, until: int, *, approve: Callable[[], None] = _approved) -> None:
+        """Refuse a federated issuer's JWT from now on, durably; `approve` as in add.
 
         until   ns UTC; it has expired by then, so the entry may go
         raises  Misconfigured E4304 - no jti, or too many; E4301; StoreFailed E4303
@@ -123,9 +133,9 @@ class TokenFile:
                 raise refused(f"{REVOKED_MAX:,} JWTs are revoked; have the issuer change its key instead")
             return replace(book, revoked={**revoked, jti: until})
 
-        self._change(edit)
+        self._change(edit, approve)
 
-    def _change(self, edit: Callable[[Book], Book]) -> None:
+    def _change(self, edit: Callable[[Book], Book], approve: Callable[[], None]) -> None:
         """Read, edit and write under the lock; what `edit` raises leaves the file as it is."""
         try:
             make_private_folder(self.path.parent)
@@ -134,7 +144,9 @@ class TokenFile:
                     book = self._read()
                 except (ValueError, KeyError, TypeError) as error:
                     raise self._damaged(why(error)) from error
-                replace_durably(self.path, _text_of(edit(book)))
+                data = _text_of(edit(book))
+                approve()
+                replace_durably(self.path, data)
         except OSError as error:
             text = f"{self.path}: cannot be written ({why(error)}); nothing was changed, correct space or rights"
             raise StoreFailed(text, code="E4303") from error

@@ -1,4 +1,4 @@
-"""A home with an access room, and an issuer whose tokens are made by hand: by `cryptography`, not by what checks them."""
+"""A home with an access room, and an issuer whose tokens are made by hand, not by the library that checks them."""
 
 from __future__ import annotations
 

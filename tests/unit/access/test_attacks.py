@@ -188,7 +188,7 @@ TOKENS: dict[str, Attack] = {
     "claims no UTF-8": lambda i: i.sign(json.dumps(HEADER), b'{"sub":"\xff"}'),
     "claims in UTF-16": lambda i: i.sign(json.dumps(HEADER), json.dumps(i.claims()).encode("utf-16")),
     "JWE in place of JWS": lambda i: ".".join([*parts(i)[:2], "AAAA", "AAAA", "AAAA"]),
-    "JWE with direct encryption": lambda i: b64(b'{"alg":"dir","enc":"A256GCM"}') + "..AAAA.AAAA.AAAA",
+    "JWE with direct encryption": lambda _: b64(b'{"alg":"dir","enc":"A256GCM"}') + "..AAAA.AAAA.AAAA",
     "JWS in JSON": lambda i: json.dumps(dict(zip(("protected", "payload", "signature"), parts(i), strict=True))),
     "nested token": lambda i: i.sign(json.dumps({**HEADER, "cty": "JWT"}), i.token()),
     "token as claims": lambda i: i.sign(json.dumps(HEADER), i.token()),
@@ -210,7 +210,7 @@ BEARERS: dict[str, Attack] = {
     "header twice, joined": lambda i: f"Bearer {i.token()}, Bearer {i.token()}",
     "header twice, an empty one first": lambda i: f", Bearer {i.token()}",
     "in quotes": lambda i: f'Bearer "{i.token()}"',
-    "only the scheme": lambda i: "Bearer ",
+    "only the scheme": lambda _: "Bearer ",
     "with a parameter": lambda i: f"Bearer token={i.token()}",
     "half a surrogate pair": lambda i: f"Bearer \udc80{i.token()}",
 }
@@ -286,9 +286,7 @@ async def test_revoked_jti_is_refused_at_once(room: AccessRoom, issuer: Any) -> 
     assert room.is_valid(await room.authenticate(f"Bearer {issuer.token(jti='j2')}", "10.0.0.7"))
 
 
-async def test_rotated_key_is_refused_and_the_others_go_on(
-    room: AccessRoom, issuer: Any, log: CollectingLog
-) -> None:
+async def test_rotated_key_is_refused_and_the_others_go_on(room: AccessRoom, issuer: Any, log: CollectingLog) -> None:
     old, other = f"Bearer {issuer.token()}", f"Bearer {issuer.token('ES256')}"
     principal, neighbour = await room.authenticate(old, "10.0.0.7"), await room.authenticate(other, "10.0.0.7")
     issuer.publish("ES256", "RS256")
@@ -330,7 +328,9 @@ async def test_private_or_double_key_is_refused_and_foreign_kinds_are_passed_ove
 ) -> None:
     header = f"Bearer {issuer.token()}"
     ours = jwk_of(issuer, "eddsa")
-    issuer.publish(extra=({"kty": "EC", "crv": "P-521", "kid": "x"}, {**ours, "kid": "e", "use": "enc"}, {"kty": "AKP"}))
+    issuer.publish(
+        extra=({"kty": "EC", "crv": "P-521", "kid": "x"}, {**ours, "kid": "e", "use": "enc"}, {"kty": "AKP"})
+    )
     await room.authenticate(header, "10.0.0.7")
     for extra in ({**ours, "kid": "y", "d": "AAAA"}, ours):
         issuer.publish(extra=(extra,))

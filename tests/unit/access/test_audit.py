@@ -96,9 +96,12 @@ FORGERIES: dict[str, tuple[Callable[[Lines], Lines], str]] = {
     "deletion of the last": (lambda lines: lines[:-1], "records 10 to 10 are missing at the end"),
     "truncation": (lambda lines: lines[:3], "records 4 to 10 are missing at the end"),
     "truncation within a line": (lambda lines: [*lines[:5], lines[5][:20]], "audit.jsonl:6: the line has no end"),
-    "truncation of everything": (lambda lines: [], "records 1 to 10 are missing at the end"),
+    "truncation of everything": (lambda _: [], "records 1 to 10 are missing at the end"),
     "reorder": (lambda lines: [*lines[:3], lines[4], lines[3], *lines[5:]], ":4: record 4 should stand here and 5"),
-    "insertion": (lambda lines: [*lines[:3], lines[2], *lines[3:]], ":4: record 4 should stand here and 3 does: it was"),
+    "insertion": (
+        lambda lines: [*lines[:3], lines[2], *lines[3:]],
+        ":4: record 4 should stand here and 3 does: it was",
+    ),
     "insertion with new hashes": (
         lambda lines: rehashed([*lines[:3], lines[2], *lines[3:]], 3),
         ":4: record 4 should stand here and 3 does",
@@ -401,10 +404,10 @@ async def test_failed_write_is_told_to_everyone_who_waits(
     folder: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = AuditLog(folder, clock, CollectingLog())
-    folder.write_text("a file where the folder should be")
-    results = await asyncio.gather(*(log.note(entry()) for _ in range(5)), return_exceptions=True)
+    with monkeypatch.context() as patch:
+        failing(patch, "pwrite", times=10)
+        results = await asyncio.gather(*(log.note(entry()) for _ in range(5)), return_exceptions=True)
     assert [getattr(result, "stable_code", "") for result in results] == ["E4306"] * 5
-    folder.unlink()
     await log.note(entry())
     await log.close()
     assert check_chain(folder).records == 1

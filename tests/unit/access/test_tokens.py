@@ -1,4 +1,4 @@
-"""Tokens of the home: made once, shown once, kept as hashes; refused when wrong, revoked, expired, or of another home."""
+"""Tokens of the home: shown once, kept as hashes; refused when wrong, revoked, expired, or of another home."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ WRONG: dict[str, Callable[[str], str]] = {
     "last digit changed": lambda text: text[:-1] + ("0" if text[-1] != "0" else "1"),
     "first digit of the secret changed": lambda text: f"{text[:14]}{'0' if text[14] != '0' else '1'}{text[15:]}",
     "id unknown": lambda text: f"edge_{'0' * 8}{text[13:]}",
-    "id of nobody with its hash": lambda text: f"edge_{'0' * 8}_{'0' * 64}",
+    "id of nobody with its hash": lambda _: f"edge_{'0' * 8}_{'0' * 64}",
     "only the id": lambda text: text[:13],
     "in capital letters": lambda text: text[:14] + text[14:].upper().replace("0", "O"),
     "prefix in capitals": lambda text: text.replace("edge", "EDGE"),
@@ -85,7 +85,7 @@ WRONG: dict[str, Callable[[str], str]] = {
     "huge": lambda text: text * 20_000,
     "its hash in place of the secret": lambda text: text[:14] + token.hash_of(text),
     "as set-up token": lambda text: f"edge_setup_{text[14:]}",
-    "empty": lambda text: "",
+    "empty": lambda _: "",
 }
 
 
@@ -211,15 +211,15 @@ def changed(key: str, value: Any) -> Callable[[str], str]:
 
 
 DAMAGE: dict[str, Callable[[str], str]] = {
-    "empty": lambda text: "",
+    "empty": lambda _: "",
     "cut": lambda text: text[: len(text) // 2],
     "zeros": lambda text: "\0" * len(text),
-    "null": lambda text: "null",
-    "list": lambda text: "[]",
+    "null": lambda _: "null",
+    "list": lambda _: "[]",
     "other format": lambda text: text.replace('"format": 1', '"format": 2'),
     "key more": lambda text: text.replace('"format": 1', '"format": 1, "x": 1'),
-    "tokens gone": lambda text: '{"format": 1}',
-    "tokens null": lambda text: '{"format": 1, "tokens": null, "revoked": {}}',
+    "tokens gone": lambda _: '{"format": 1}',
+    "tokens null": lambda _: '{"format": 1, "tokens": null, "revoked": {}}',
     "token twice": lambda text: json.dumps({**json.loads(text), "tokens": json.loads(text)["tokens"] * 2}),
     "role unknown": changed("role", "root"),
     "permission unknown": changed("permissions", ["tags:fly"]),
