@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,10 +27,10 @@ Signature: TypeAlias = tuple[int, int, int, int]
 def signature_of(path: Path) -> Signature | None:
     """What tells one state of a file from another, in one system call; None: there is no such file."""
     try:
-        stat = path.stat()
+        state = path.stat()
     except FileNotFoundError:
         return None
-    return stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino
+    return state.st_mtime_ns, state.st_ctime_ns, state.st_size, state.st_ino
 
 
 def make_private_folder(folder: Path) -> None:
@@ -40,8 +41,11 @@ def make_private_folder(folder: Path) -> None:
 
 
 def read_bounded(path: Path, bytes_max: int) -> bytes:
-    """A file's bytes; raises ValueError where there are more than it may have."""
-    with path.open("rb") as file:
+    """A file's bytes; raises ValueError where there are more than it may have, or it is a pipe or device."""
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(handle, "rb") as file:  # noqa: PTH123 - opened so that a pipe does not hold us up
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise ValueError("it is no regular file")
         data = file.read(bytes_max + 1)
     if len(data) > bytes_max:
         raise ValueError(f"it is larger than {bytes_max:,} bytes")

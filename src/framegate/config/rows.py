@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
+from framegate.access.issuer import IssuerOptions
 from framegate.config.origins import NO_ORIGINS, Origins
 from framegate.contract.errors import Problem
 from framegate.contract.frame import Access, ValueType
@@ -46,6 +47,13 @@ class StoreRow:
 
 
 @dataclass(frozen=True, slots=True)
+class AccessRow:
+    """Who may come in besides those who hold tokens; key files are relative to the tables' folder."""
+
+    issuers: tuple[IssuerOptions, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class GatewayRow:
     """The gateway itself. `metrics` is host:port, or "" for none; `reload` says whether changed files take effect."""
 
@@ -55,6 +63,7 @@ class GatewayRow:
     log_level: LogLevel = "info"
     reload: Reload = "auto"
     store: StoreRow = StoreRow()
+    access: AccessRow = AccessRow()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,22 @@ periods) is checked here. Relations between rows are in references.py.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path as FilePath
 from types import MappingProxyType
 from typing import Any
 
+from framegate.access.issuer import ALGORITHMS, IssuerOptions
 from framegate.config.problems import Problems
-from framegate.config.rows import NO_OPTIONS, ConnectorRow, DriverRow, GatewayRow, RuleRow, StoreRow, VariableRow
+from framegate.config.rows import (
+    NO_OPTIONS,
+    AccessRow,
+    ConnectorRow,
+    DriverRow,
+    GatewayRow,
+    RuleRow,
+    StoreRow,
+    VariableRow,
+)
 from framegate.config.schema import table_schema
 from framegate.config.units import bytes_text, duration_text, parse_bytes, parse_duration
 from framegate.config.yaml import Path
@@ -70,8 +81,23 @@ class Reader:
 
 def gateway_row(raw: Mapping[str, Any], problems: Problems) -> GatewayRow:
     """The section `gateway` of drivers.yml."""
-    rest = {key: value for key, value in raw.items() if key != "store"}
-    return GatewayRow(**rest, store=_store_row(raw.get("store", {}), problems))
+    rest = {key: value for key, value in raw.items() if key not in {"store", "access"}}
+    store, access = _store_row(raw.get("store", {}), problems), _access_row(raw.get("access", {}))
+    return GatewayRow(**rest, store=store, access=access)
+
+
+def _access_row(raw: Mapping[str, Any]) -> AccessRow:
+    issuers = (
+        IssuerOptions(
+            issuer=row["issuer"],
+            keys=FilePath(row["keys"]),
+            audience=row.get("audience", ""),
+            algorithms=tuple(row.get("algorithms", ALGORITHMS)),
+            tenant=row.get("tenant", ""),
+        )
+        for row in raw.get("issuers", ())
+    )
+    return AccessRow(tuple(issuers))
 
 
 def _store_row(raw: Mapping[str, Any], problems: Problems) -> StoreRow:
