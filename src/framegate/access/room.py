@@ -23,6 +23,7 @@ from framegate.access.guesses import Guesses
 from framegate.access.issuer import IssuerOptions
 from framegate.access.jwt import KEY_PREFIX as JWT_KEY_PREFIX
 from framegate.access.jwt import LEEWAY_S, LIFE_S_MAX, TOKEN_BYTES_MAX, Verifier
+from framegate.access.refusals import Refusals
 from framegate.access.token import RandomBytes, Token, TokenWish, find_token, hash_of, is_over
 from framegate.access.token_file import Book, TokenFile
 from framegate.access.usage import Usage
@@ -71,6 +72,7 @@ class AccessRoom:
         self._verifier, self._tenant, self._clock, self._log = verifier, tenant, clock, log
         self._setup = setup.SetUp(clock, random_bytes)
         self._guesses = Guesses(clock)
+        self._refusals = Refusals(self.audit, clock, log)
         self._usage = Usage(folder, clock)
         self._is_damaged = False
 
@@ -147,6 +149,7 @@ class AccessRoom:
     async def close(self) -> None:
         """Write what waits."""
         await self._usage.close()
+        await self._refusals.close()
         await self.audit.close()
 
     def _book(self) -> Book | None:
@@ -175,8 +178,7 @@ class AccessRoom:
         return None if verified is None or verified.jti in book.revoked else verified.principal
 
     def _refuse(self, peer: str) -> NoReturn:
-        """Count it; told once per wait."""
         wait = self._guesses.wrong(peer)
         if wait:
-            self._log.warning("access_guesses", peer=peer, wait_s=wait)
+            self._refusals.slowed(peer, wait)
         raise Denied(_DENIED)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from framegate.access import jwt
-from framegate.access.issuer import IssuerOptions
+from framegate.access.issuer import IssuerKey, IssuerOptions
 from framegate.access.room import AccessRoom, open_access
 from framegate.contract.access import Permission
 from framegate.contract.errors import Denied
@@ -42,7 +42,7 @@ def hmac_with(issuer: Any, secret: bytes, **header: Any) -> str:
 
 def jwk_of(issuer: Any, kid: str) -> dict[str, Any]:
     keys = json.loads(issuer.keys.read_text())["keys"]
-    return next(key for key in keys if key["kid"] == kid)  # type: ignore[no-any-return]
+    return next(key for key in keys if key["kid"] == kid)
 
 
 def raw_header(issuer: Any, text: str) -> str:
@@ -355,7 +355,12 @@ async def test_verified_tokens_are_remembered_within_a_bound(
     monkeypatch.setattr(jwt, "CACHE_MAX", 2)
     checked = []
     sound = jwt._is_signed
-    monkeypatch.setattr(jwt, "_is_signed", lambda *each: checked.append(each) or sound(*each))
+
+    def is_signed(signed: bytes, signature: bytes, public: IssuerKey) -> bool:
+        checked.append(signed)
+        return sound(signed, signature, public)
+
+    monkeypatch.setattr(jwt, "_is_signed", is_signed)
     first = await room.authenticate(f"Bearer {issuer.token(sub='a')}", "10.0.0.7")
     for _ in range(5):
         await room.authenticate(f"Bearer {issuer.token(sub='a')}", "10.0.0.7")

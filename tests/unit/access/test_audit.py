@@ -495,3 +495,25 @@ def test_kill_between_notes_leaves_a_chain_that_holds_with_everything_acknowledg
     assert len(acknowledged) > 300
     for target in set(acknowledged):
         assert kept.count(target) >= acknowledged.count(target)
+
+
+def test_lines_are_synced_before_the_head_promises_them_and_that_before_the_answer(
+    folder: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write(folder, clock, 1)
+    calls: list[tuple[str, str]] = []
+
+    def watched(name: str) -> None:
+        sound = getattr(os, name)
+
+        def call(handle: int, *rest: Any) -> Any:
+            calls.append((name, Path(os.readlink(f"/proc/self/fd/{handle}")).name))
+            return sound(handle, *rest)
+
+        monkeypatch.setattr(os, name, call)
+
+    watched("pwrite")
+    watched("fsync")
+    file.append([note_of(entry(number), clock.now_ns()) for number in range(5)])
+    lines, head = "audit.jsonl", "audit.head"
+    assert calls == [("pwrite", lines), ("fsync", lines), ("pwrite", head), ("fsync", head)]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from framegate.access import guesses
+from framegate.access.audit_check import recent
 from framegate.access.guesses import FORGET_S, FREE, WAIT_S_MAX, Guesses, place_of
 from framegate.access.room import AccessRoom
 from framegate.access.token import TokenWish
@@ -30,7 +32,7 @@ async def test_guesser_waits_and_others_do_not(room: AccessRoom, log: Collecting
         await room.authenticate(f"Bearer {text}", "10.0.0.66")
     assert (busy.value.stable_code, busy.value.wait_s) == ("E4305", 1.0)
     await room.authenticate(f"Bearer {text}", "10.0.0.7")
-    assert log.events("access_guesses") == [{"peer": "10.0.0.66", "wait_s": 1.0}]
+    assert log.events("access_guesses") == [{"peer": "10.0.0.66", "wait_s": 1.0, "others": 0}]
     await clock.advance(1.0)
     await room.authenticate(f"Bearer {text}", "10.0.0.66")
 
@@ -101,3 +103,21 @@ async def test_jwt_that_is_wrong_counts_as_a_guess(room: AccessRoom, issuer: Any
             await room.authenticate(f"Bearer {issuer.token(sub=f's{number}', aud='x')}", "10.0.0.66")
     with pytest.raises(Busy):
         await room.authenticate(f"Bearer {issuer.token()}", "10.0.0.66")
+
+
+async def test_guesses_are_noted_and_flood_neither_log_nor_audit(
+    room: AccessRoom, log: CollectingLog, clock: FakeClock, tmp_path: Path
+) -> None:
+    for number in range(20):
+        await guess(room, f"10.0.1.{number}", FREE + 1)
+    await room._refusals.close()
+    await clock.advance(1.0)
+    await guess(room, "10.0.2.0", FREE + 1)
+    await room.close()
+    noted = recent(tmp_path / "access", 100)
+    assert [(note["actor"], note["action"], note["outcome"], note["peer"]) for note in noted] == [
+        ("unknown", "access.authenticate", "E4305", "10.0.2.0"),
+        ("unknown", "access.authenticate", "E4305", "10.0.1.0"),
+    ]
+    assert [values["others"] for values in log.events("access_guesses")] == [0, 19]
+    assert noted[0]["details"] == {"wait_s": 1.0, "others": 19}

@@ -18,7 +18,7 @@ from framegate.access.roles import ROLES
 from framegate.access.room import AccessRoom, open_access
 from framegate.access.setup import VALID_S
 from framegate.access.token import TokenWish
-from framegate.access.token_file import TokenFile
+from framegate.access.token_file import Book, TokenFile
 from framegate.contract.access import Permission, Principal
 from framegate.contract.errors import Denied, Misconfigured, StoreFailed
 from framegate.testing.fakes import CollectingLog, FakeClock
@@ -113,7 +113,12 @@ async def test_unknown_id_takes_the_same_comparison(room: AccessRoom, monkeypatc
     text = await made(room)
     compared: list[tuple[str, str]] = []
     sound = hmac.compare_digest
-    monkeypatch.setattr(hmac, "compare_digest", lambda a, b: compared.append((a, b)) or sound(a, b))
+
+    def compare(a: str, b: str) -> bool:
+        compared.append((a, b))
+        return sound(a, b)
+
+    monkeypatch.setattr(hmac, "compare_digest", compare)
     steps = []
     for wrong in (WRONG["last digit changed"](text), WRONG["id unknown"](text)):
         compared.clear()
@@ -291,12 +296,21 @@ def test_tokens_made_at_once_by_many_are_all_kept(tmp_path: Path, clock: FakeClo
 async def test_file_is_read_only_when_it_has_changed(room: AccessRoom, monkeypatch: pytest.MonkeyPatch) -> None:
     text = await made(room)
     await room.authenticate(f"Bearer {text}", PEER)
-    reads: list[Path] = []
-    sound = token_file.read_bounded
-    monkeypatch.setattr(token_file, "read_bounded", lambda path, most: reads.append(path) or sound(path, most))
+    reads: list[TokenFile] = []
+    sound = TokenFile._read
+
+    def read(self: TokenFile) -> Book:
+        reads.append(self)
+        return sound(self)
+
+    monkeypatch.setattr(TokenFile, "_read", read)
     for _ in range(10):
         await room.authenticate(f"Bearer {text}", PEER)
     assert reads == []
+    await room.create_token(TokenWish("bob", "viewer"), ADMIN)
+    for _ in range(10):
+        await room.authenticate(f"Bearer {text}", PEER)
+    assert len(reads) == 2  # under the lock of the change, and at the next look
 
 
 async def test_last_use_is_kept_to_the_hour(room: AccessRoom, tmp_path: Path, clock: FakeClock) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from framegate.access.room import AccessRoom, open_access
-from framegate.cli import exits, first_start
+from framegate.cli import exits
 from framegate.cli.first_start import tell_first_start
 from framegate.cli.main import main
 from framegate.contract.access import Permission
@@ -162,7 +163,7 @@ class Terminal(io.StringIO):
 async def test_setup_token_is_shown_on_a_terminal_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     room = room_of(tmp_path)
     for stream in (io.StringIO(), Terminal()):
-        monkeypatch.setattr(first_start.sys, "stderr", stream)
+        monkeypatch.setattr(sys, "stderr", stream)
         tell_first_start(room, tmp_path)
         assert "edge token add NAME --role admin" in stream.getvalue()
         assert ("edge_setup_" in stream.getvalue()) == stream.isatty()
@@ -172,7 +173,7 @@ async def test_setup_token_is_shown_on_a_terminal_only(tmp_path: Path, monkeypat
     monkeypatch.undo()
     edge(tmp_path, "token", "add", "anna", "--role", "admin")
     stream = Terminal()
-    monkeypatch.setattr(first_start.sys, "stderr", stream)
+    monkeypatch.setattr(sys, "stderr", stream)
     tell_first_start(room, tmp_path)
     assert stream.getvalue() == ""
     await room.close()
