@@ -22,6 +22,8 @@ VERBS: Mapping[str, str] = {
     "rule": "Local logic over tags: windows, alarms, scripts, models.",
     "dlq": "Messages that a remote refused for good.",
     "cfg": "Change the configuration, see what that does, take it back.",
+    "token": "Who may use the API.",
+    "audit": "What was done, by whom, and whether that record holds.",
     "export": "Write a table as a spreadsheet, CSV or XLSX.",
     "import": "Bring tags of a spreadsheet into variables.yml.",
     "version": "Show the version.",
@@ -64,6 +66,12 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "pull": "Fetch a generation from the config centre.",
         "centre": "Generations in the config centre, and what gateways made of them.",
     },
+    "token": {
+        "add": "Make a token; it is shown once.",
+        "ls": "List tokens, and when they were last used.",
+        "revoke": "Refuse a token from now on.",
+    },
+    "audit": {"verify": "Check that no record was changed, removed or inserted.", "ls": "List what was done."},
     "dlq": {
         "ls": "List them, with the reason.",
         "retry": "Send them again through the running gateway.",

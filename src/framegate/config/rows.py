@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeAlias
 
 from msgspec import Struct
 
+from framegate.access.issuer import IssuerOptions
 from framegate.config.origins import NO_ORIGINS, Origins
 from framegate.contract.errors import Problem
 from framegate.contract.frame import Access, ValueType
@@ -48,6 +49,13 @@ class StoreRow:
 
 
 @dataclass(frozen=True, slots=True)
+class AccessRow:
+    """Who may come in besides those who hold tokens; key files are relative to the tables' folder."""
+
+    issuers: tuple[IssuerOptions, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class GatewayRow:
     """The gateway itself. `metrics` is host:port, or "" for none; `reload` says whether changed files take effect.
 
@@ -61,6 +69,7 @@ class GatewayRow:
     reload: Reload = "auto"
     store: StoreRow = StoreRow()
     outbound: tuple[str, ...] = ()
+    access: AccessRow = AccessRow()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path as FilePath
 from types import MappingProxyType
 from typing import Any
 
 from msgspec import ValidationError, convert
 
+from framegate.access.issuer import ALGORITHMS, IssuerOptions
 from framegate.config.problems import Problems
 from framegate.config.rows import (
     AS_ASKED,
     NO_OPTIONS,
+    AccessRow,
     ConnectorRow,
     DriverRow,
     GatewayRow,
@@ -88,9 +91,23 @@ class Reader:
 
 def gateway_row(raw: Mapping[str, Any], problems: Problems) -> GatewayRow:
     """The section `gateway` of drivers.yml."""
-    rest = {key: value for key, value in raw.items() if key not in {"store", "outbound"}}
-    store = _store_row(raw.get("store", {}), problems)
-    return GatewayRow(**rest, store=store, outbound=tuple(raw.get("outbound", ())))
+    rest = {key: value for key, value in raw.items() if key not in {"store", "access", "outbound"}}
+    store, access = _store_row(raw.get("store", {}), problems), _access_row(raw.get("access", {}))
+    return GatewayRow(**rest, store=store, access=access, outbound=tuple(raw.get("outbound", ())))
+
+
+def _access_row(raw: Mapping[str, Any]) -> AccessRow:
+    issuers = (
+        IssuerOptions(
+            issuer=row["issuer"],
+            keys=FilePath(row["keys"]),
+            audience=row.get("audience", ""),
+            algorithms=tuple(row.get("algorithms", ALGORITHMS)),
+            tenant=row.get("tenant", ""),
+        )
+        for row in raw.get("issuers", ())
+    )
+    return AccessRow(tuple(issuers))
 
 
 def _store_row(raw: Mapping[str, Any], problems: Problems) -> StoreRow:

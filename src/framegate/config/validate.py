@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import Any
 
+from framegate.config.access_check import check_access
 from framegate.config.endpoint_check import endpoint_problems
 from framegate.config.explain import Finding, findings_of, listed, suggestion
 from framegate.config.lines import load_rows
@@ -157,7 +158,11 @@ class _Load:
         wrong = self._faults("drivers", document) if document is not None else set()
         raw = self._section(document, "gateway")
         self.scanless = {str(path[1]) for path in wrong if path[:1] == ("drivers",) and path[2:3] == ("scan",)}
-        gateway = gateway_row(_sound(raw, ("gateway",), wrong), self.problems)
+        sound = _sound(raw, ("gateway",), wrong)
+        if any(path[:2] == ("gateway", "access") for path in wrong):
+            sound.pop("access", None)
+        gateway = gateway_row(sound, self.problems)
+        check_access(gateway.access, self.folder, self.problems)
         references = RowReferences(self.plugins, self.names["endpoints"], self.problems)
         good_drivers = {
             name: driver_row(name, row, self.problems) for name, row in _usable("drivers", drivers, wrong).items()

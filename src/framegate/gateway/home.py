@@ -3,6 +3,7 @@
 HOME/config/    endpoints.yml drivers.yml variables.yml
 HOME/plugins/   packaged plugins
 HOME/rules/     rule sets
+HOME/access/    tokens.json, audit.jsonl and its elder files; for the gateway's user only
 HOME/data/      the durable log, and models that came from a registry
 HOME/run/       edge.sock, edge.pid
 """
@@ -54,6 +55,11 @@ class Home:
     def history(self) -> Path:
         """Generations of the configuration."""
         return self.data / "config"
+
+    @property
+    def access(self) -> Path:
+        """Tokens and the audit log."""
+        return self.root / "access"
 
     @property
     def run(self) -> Path:

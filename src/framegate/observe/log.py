@@ -20,8 +20,9 @@ from framegate.contract.ports import Log
 Level: TypeAlias = Literal["debug", "info", "warning", "error"]
 LINE_BYTES_MAX = 16 * 1024
 _RANK: dict[str, int] = {"debug": 0, "info": 1, "warning": 2, "error": 3}
-_SECRET_KEYS = ("password", "secret", "token", "private_key", "passphrase", "credential")
-_MASK = "***"
+SECRET_WORDS = ("password", "secret", "token", "private_key", "passphrase", "credential")
+"""A key with one of them in its name holds what nobody may read."""
+MASK = "***"
 
 
 def make_log(stream: TextIO | None = None, *, level: Level = "info", **bound: Any) -> Log:
@@ -55,8 +56,8 @@ class JsonLog:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         record = {"timestamp": now, "level": level, "event": event, **self._bound, **values}
         for key in record:
-            if any(word in key.lower() for word in _SECRET_KEYS):
-                record[key] = _MASK
+            if any(word in key.lower() for word in SECRET_WORDS):
+                record[key] = MASK
         line = orjson.dumps(record, default=str, option=orjson.OPT_SERIALIZE_NUMPY)
         if len(line) > LINE_BYTES_MAX:
             record = {
