@@ -170,7 +170,7 @@ def long_publish(data: bytes, at: int, packet_bytes_max: int) -> tuple[Publish, 
     raises   FrameShort - more bytes are needed to know; FrameBroken
     """
     length = read_varint(data, at + 1)
-    if data[at] >> 4 != Kind.PUBLISH or length is None or sum(length) - at <= packet_bytes_max:
+    if length is None or data[at] >> 4 != Kind.PUBLISH or sum(length) - at <= packet_bytes_max:
         return None
     size, start = length
     topic_end = start + 2 + int.from_bytes(data[start : start + 2], "big")
