@@ -19,7 +19,6 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from framegate.contract.command import Command, CommandRecord, Outcome, Stage
-from framegate.contract.errors import GatewayError
 from framegate.contract.ports import Clock
 
 DEADLINE_S = 20.0
@@ -40,7 +39,7 @@ class MemoryDesk:
         self.records: dict[str, CommandRecord] = {}
         self.durable = asyncio.Event()
         self.durable.set()
-        self.failure: GatewayError | None = None
+        self.failure: Exception | None = None
         self.outcome: Outcome | None = Outcome.CONFIRMED
         self._clock = clock
         self._changed = asyncio.Condition()
