@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from framegate.contract.command import Command, CommandRecord, Outcome
-from framegate.contract.connector import ConnectorContext
+from framegate.contract.connector import CommandDoor, ConnectorContext
 from framegate.contract.errors import Busy, Denied, GatewayError, NotConnected, StoreFailed
 from framegate_plugins.mqtt.codec import encode
 from framegate_plugins.mqtt.command_message import (
@@ -85,12 +85,13 @@ class Commands:
     topics  what is subscribed to
     """
 
-    def __init__(self, options: CommandOptions, receive_maximum: int, context: ConnectorContext) -> None:
-        assert context.commands is not None
+    def __init__(
+        self, options: CommandOptions, receive_maximum: int, context: ConnectorContext, door: CommandDoor
+    ) -> None:
         self.topics = CommandTopics(options.topic, options.reply, tenant=context.tenant, gateway=context.gateway)
         self.replies = Replies()
         self._qos = options.qos
-        self._door, self._clock, self._log = context.commands, context.clock, context.log
+        self._door, self._clock, self._log = door, context.clock, context.log
         self._name = context.name
         self._inbound = Inbound(receive_maximum, self._renew)
         self._batch: list[_Item] = []  # being handed in

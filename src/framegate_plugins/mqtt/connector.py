@@ -126,7 +126,7 @@ class MqttConnector:
             text = f"connector {context.name}: option commands is set, and this gateway takes no commands; remove it"
             raise Misconfigured(text, code="E5101")
         if self._commands is None:
-            self._commands = Commands(options.commands, options.receive_maximum, context)
+            self._commands = Commands(options.commands, options.receive_maximum, context, context.commands)
             self._session.on_other = self._commands.replies.take_answer
         self._commands.start()
 

@@ -38,7 +38,7 @@ class Scene:
         context = ConnectorContext(
             "cloud", "gw1", "", cast(Lines, None), self.clock, self.log, self.lose, "acme", self.desk
         )
-        self.commands = Commands(CommandOptions("cmd/{tag}", ("*",), "ack/{tag}"), 65_535, context)
+        self.commands = Commands(CommandOptions("cmd/{tag}", ("*",), "ack/{tag}"), 65_535, context, self.desk)
         self.version = version
         self.packets: list[Packet] = []
         self.given_up: list[NotConnected] = []
