@@ -42,7 +42,7 @@ from framegate_plugins.mqtt.publish import PublishStyle, PublishWriter
 from framegate_plugins.mqtt.session import ClientSession
 from tools.fuzz.target import Target, pieces
 
-_WHOLE, _TORN = b"\xff", b"\x05"
+WHOLE, TORN = b"\xff", b"\x05"
 _SPOKEN = {"v5": Version.V5, "v311": Version.V3_1_1}
 _FROM_BROKER: Sequence[Packet] = (
     Connack(False, 0, {Property.RECEIVE_MAXIMUM: 20, Property.ASSIGNED_CLIENT_IDENTIFIER: "a"}),
@@ -86,7 +86,7 @@ def _written(packets: Sequence[Packet], version: Version) -> list[bytes]:
     return written
 
 
-def _sealed(case: bytes, dice: Random) -> bytes:
+def sealed(case: bytes, dice: Random) -> bytes:
     """The length of the one packet put right."""
     body = case[2:]
     return case[:1] + body[:1] + varint(len(body[1:])) + body[1:]
@@ -111,15 +111,15 @@ def _packets(name: str) -> Target:
 
     def seeds() -> list[bytes]:
         packets = _written((*_FROM_BROKER, *_FROM_CLIENT), version)
-        return [_WHOLE + packet for packet in packets] + [_TORN + b"".join(packets)]
+        return [WHOLE + packet for packet in packets] + [TORN + b"".join(packets)]
 
-    return Target(f"mqtt-packets-{name}", run, (FrameBroken,), seeds, _sealed)
+    return Target(f"mqtt-packets-{name}", run, (FrameBroken,), seeds, sealed)
 
 
 # -- the client --------------------------------------------------------------------------------------------------
 
 
-class _Line:
+class Line:
     """A line that swallows what is written."""
 
     url = "memory://fuzz"
@@ -144,7 +144,7 @@ def _client(name: str, qos: int) -> Target:
 
     def run(case: bytes) -> Hashable:
         """A client that has asked to connect and, once it may, has two windows under way."""
-        session, line = ClientSession(), _Line()
+        session, line = ClientSession(), Line()
         client = Client("c", session, SystemClock())
         client.line_made(line)
         # As connect() does, which would wait for the answer.
@@ -176,12 +176,12 @@ def _client(name: str, qos: int) -> Target:
         acks = b"".join(encode(Ack(Kind.PUBACK if qos == 1 else Kind.PUBREC, n), version) for n in range(1, 6))
         done = b"".join(encode(Ack(Kind.PUBCOMP, n), version) for n in range(1, 6))
         return [
-            *(_WHOLE + packet for packet in packets),
+            *(WHOLE + packet for packet in packets),
             *(bytes((len(accepted),)) + accepted + packet for packet in packets),
             bytes((len(accepted),)) + accepted + acks + done,
         ]
 
-    return Target(f"mqtt-client-{name}-qos{qos}", run, (), seeds, _sealed)
+    return Target(f"mqtt-client-{name}-qos{qos}", run, (), seeds, sealed)
 
 
 def _window(first: int) -> Window:
@@ -235,9 +235,9 @@ def _broker(name: str) -> Target:
     def seeds() -> list[bytes]:
         packets = _written(_FROM_CLIENT, version)
         whole = b"".join(packets[2:])
-        return [*(mark + packet for packet in packets for mark in (_WHOLE, b"\xfe")), _WHOLE + whole, _TORN + whole]
+        return [*(mark + packet for packet in packets for mark in (WHOLE, b"\xfe")), WHOLE + whole, TORN + whole]
 
-    return Target(f"mqtt-broker-{name}", run, (), seeds, _sealed)
+    return Target(f"mqtt-broker-{name}", run, (), seeds, sealed)
 
 
 TARGETS: Sequence[Target] = (

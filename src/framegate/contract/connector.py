@@ -14,6 +14,10 @@ in order. A connector that keeps a protocol session (MQTT) recognises them and r
 
 A window of one message that is older than the others may come in between, as one send more: a dead letter that an
 operator wants sent again. It says nothing about the order of the others.
+
+A connector whose protocol also carries commands hands them in at `context.commands` and brings the outcomes back. Every
+such connector has an option `commands` with a list `tags`: globs of the tags that may be written through it. The
+gateway enforces them, not the connector.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from framegate.contract.command import Command, CommandRecord
 from framegate.contract.errors import GatewayError
 from framegate.contract.frame import Position
 from framegate.contract.ports import Clock, Lines, Log
@@ -49,12 +54,27 @@ class Window:
     is_backfill: bool = False
 
 
+class CommandDoor(Protocol):
+    """The desk as one connector sees it: who asks, and for which tags, is settled. Used on the loop."""
+
+    async def submit(self, commands: Sequence[Command]) -> Sequence[CommandRecord]:
+        """As `Desk.submit`: on return each command is durable, or refused; only then may a sender be acknowledged (C6).
+
+        raises  StoreFailed, Busy - not now; nothing was accepted
+        """
+
+    async def wait(self, id: str, seconds: float) -> CommandRecord | None:  # noqa: A002 - as Desk.wait
+        """As `Desk.wait`: the record once it has an outcome, or as it is after so long; None: no such command."""
+
+
 @dataclass(frozen=True, slots=True)
 class ConnectorContext:
     """Everything a connector may reach for while it is open.
 
-    gateway  name of this gateway, for client ids and message ids
-    lost     to be called once, from the loop, when the connection breaks while nothing is being sent
+    gateway   name of this gateway, for client ids and message ids
+    lost      to be called once, from the loop, when the connection breaks while nothing is being sent
+    tenant    whose gateway it is, for topics
+    commands  where commands are handed in; None where the connector's row allows none
     """
 
     name: str
@@ -64,6 +84,8 @@ class ConnectorContext:
     clock: Clock
     log: Log
     lost: Callable[[GatewayError], None]
+    tenant: str = ""
+    commands: CommandDoor | None = None
 
 
 class Connector(Protocol):

@@ -211,7 +211,9 @@ class Gateway:
         encoder, backfill_encoder = self._encoders[row.name] = self._make_encoders(row, gateway)
 
         def context(lost: Callable[[GatewayError], None]) -> ConnectorContext:
-            return ConnectorContext(row.name, gateway.name, row.endpoint, self.lines, self.clock, self.log, lost)
+            return ConnectorContext(
+                row.name, gateway.name, row.endpoint, self.lines, self.clock, self.log, lost, gateway.tenant
+            )
 
         return Outbox(
             row.name,

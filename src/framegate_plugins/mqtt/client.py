@@ -1,8 +1,8 @@
 """One connection of an MQTT client: CONNECT and its answer, keep-alive, packets that end it.
 
-Sits on a line as a contract.ports.Session. Acknowledgements go straight to the ClientSession, which outlives this
-object; everything a broker may send to a client that subscribes to nothing is dealt with here. A line carries one
-client, so connectors that name one endpoint get a line each.
+Sits on a line as a contract.ports.Session. Acknowledgements go straight to the ClientSession, messages to Commands,
+where the connector takes some; both outlive this object. Everything else a broker may send is dealt with here. A line
+carries one client, so connectors that name one endpoint get a line each.
 
 Source: MQTT Version 5.0, 3.1, 3.2, 3.12 to 3.14; 3.1.2.10 (keep alive).
 """
@@ -13,18 +13,32 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 
-from framegate.contract.errors import FrameBroken, NotConnected
+from framegate.contract.errors import FrameBroken, FrameShort, NotConnected
 from framegate.contract.ports import Clock, Line
 from framegate_plugins.mqtt.codec import decode_body, encode, frame_bounds
+from framegate_plugins.mqtt.commands import Commands
 from framegate_plugins.mqtt.fields import broken
-from framegate_plugins.mqtt.packets import Ack, Connack, Connect, Disconnect, Packet, Pingreq, Pingresp, Version
+from framegate_plugins.mqtt.inbound import long_publish
+from framegate_plugins.mqtt.packets import (
+    Ack,
+    Connack,
+    Connect,
+    Disconnect,
+    Packet,
+    Pingreq,
+    Pingresp,
+    Publish,
+    Suback,
+    Version,
+)
+from framegate_plugins.mqtt.properties import Kind
 from framegate_plugins.mqtt.reason import Action, action, connack_code, connect_refusal, disconnection
 from framegate_plugins.mqtt.session import ClientSession
 
 CONNACK_S = 10.0
 """How long a broker may take to answer CONNECT."""
 INBOUND_BYTES_MAX = 64 * 1024
-"""Maximum Packet Size we announce: a client that subscribes to nothing gets small packets only."""
+"""Maximum Packet Size we announce: acknowledgements and commands are small."""
 PULSES_PER_KEEP_ALIVE = 2.5
 """A pulse notes silence, the next one pings, the one after gives up: a dead line is seen within 1.2 keep alive."""
 _CONNACK = 0x20
@@ -38,7 +52,7 @@ class ClosedEarly(NotConnected):
 class Client:
     """One line's worth of client; satisfies contract.ports.Session."""
 
-    def __init__(self, name: str, session: ClientSession, clock: Clock) -> None:
+    def __init__(self, name: str, session: ClientSession, clock: Clock, commands: Commands | None = None) -> None:
         """on_lost is called once when the connection ends; until it is set, raise_if_ended() tells."""
         self.error: NotConnected | None = None
         self.is_accepted = False
@@ -46,10 +60,12 @@ class Client:
         self._name = name
         self._session = session
         self._clock = clock
+        self._commands = commands
         self.on_lost: Callable[[NotConnected], None] | None = None
         self._line: Line | None = None
         self._answer: asyncio.Future[Connack] | None = None
         self._rest = b""
+        self._unwanted = 0  # bytes still to come of a payload that nobody keeps
         self._is_heard = False
         self._is_leaving = False
 
@@ -72,24 +88,23 @@ class Client:
         self._is_heard = True
         if self._rest:
             data = self._rest + data
-        at = 0
+        at = min(self._unwanted, len(data))
+        self._unwanted -= at
         try:
             while at < len(data):
                 if self.is_accepted:
                     at = self._session.take_answers(data, at)
                 elif data[at] != _CONNACK:
                     raise broken(f"an answer to CONNECT that begins with {data[:16]!r}")
-                bounds = frame_bounds(data, at, INBOUND_BYTES_MAX)
-                if bounds is None:
+                end = self._take_next(data, at)
+                if end is None:
                     break
-                start, end = bounds
-                self._take(data[at], decode_body(data[at], data[start:end], self.version))
                 at = end
                 if self._has_ended():
                     return
         except FrameBroken as error:
             self._write(encode(Disconnect(_MALFORMED), self.version) if self.version is Version.V5 else b"")
-            self._give_up(NotConnected(f"{self.where}: the broker sent {error.text}; report it", code="E5100"))
+            self.give_up(NotConnected(f"{self.where}: the broker sent {error.text}; report it", code="E5100"))
             return
         self._rest = data[at:]
         if self._line is not None:
@@ -129,7 +144,7 @@ class Client:
                 text = (
                     f"{self.where}: no sign of the broker for {keep_alive_s} s (keep alive); check it and the network"
                 )
-                self._give_up(NotConnected(text, code="E5103"))
+                self.give_up(NotConnected(text, code="E5103"))
                 return
             else:
                 is_pinged = True
@@ -155,6 +170,29 @@ class Client:
 
     # -- packets --------------------------------------------------------------------------------------------------
 
+    def _take_next(self, data: bytes, at: int) -> int | None:
+        """Take in the packet that begins at `at`; returns where the next one begins, None while bytes are missing.
+
+        A 3.1.1 broker cannot be told how large a message may be. One that is too large must not end the connection: it
+        would come again on the next one, for ever. Its payload is passed over.
+        """
+        if self._commands is not None and self.version is Version.V3_1_1:
+            try:
+                long = long_publish(data, at, INBOUND_BYTES_MAX)
+            except FrameShort:
+                return None
+            if long is not None:
+                publish, start, end = long
+                self._commands.take(publish, oversize=end - start)
+                self._unwanted = max(0, end - len(data))
+                return min(end, len(data))
+        bounds = frame_bounds(data, at, INBOUND_BYTES_MAX)
+        if bounds is None:
+            return None
+        start, end = bounds
+        self._take(data[at], decode_body(data[at], data[start:end], self.version))
+        return end
+
     def _take(self, first: int, packet: Packet) -> None:
         if isinstance(packet, Connack) and not self.is_accepted:
             self._take_connack(packet)
@@ -163,24 +201,40 @@ class Client:
                 self._session.suspect(packet.reason)
             elif action(packet.reason) is Action.AFRESH:
                 self._session.needs_clean = True
-            self._give_up(disconnection(self.where, packet.reason, packet.properties))
+            self.give_up(disconnection(self.where, packet.reason, packet.properties))
+        elif isinstance(packet, Publish):
+            self._take_message(packet)
+        elif isinstance(packet, Suback) and self._commands is not None:
+            self._commands.subscribed(packet)
+        elif isinstance(packet, Ack) and packet.kind is Kind.PUBREL and self._commands is not None:
+            self._commands.release(packet.packet_id)
         elif isinstance(packet, Ack):
             self._session.take_answer(first, packet.packet_id, packet.reason)
             self._session.settle()
         elif not isinstance(packet, Pingresp):
             raise broken(f"{type(packet).__name__}, which nobody asked for")
 
+    def _take_message(self, packet: Publish) -> None:
+        if self._commands is None:
+            # A subscription that an earlier run of this client made and that the broker still keeps.
+            self._session.needs_purge = True
+            raise broken("a message, though nothing was subscribed to; the session starts afresh")
+        self._commands.take(packet)
+
     def _take_connack(self, packet: Connack) -> None:
         assert self._answer is not None
         if packet.reason == 0:
             self.is_accepted = True
+            if self._commands is not None:
+                # Before anything else is read: what follows may belong to the session that this begins or resumes.
+                self._commands.attach(self.write, self.give_up, self.version, is_resumed=packet.session_present)
             if not self._answer.done():
                 self._answer.set_result(packet)
             return
         reason = connack_code(packet.reason, self.version)
-        self._give_up(connect_refusal(self.where, reason, packet.properties))
+        self.give_up(connect_refusal(self.where, reason, packet.properties))
 
-    def _give_up(self, error: NotConnected) -> None:
+    def give_up(self, error: NotConnected) -> None:
         """End the connection from our side."""
         self._end(error)
         if self._line is not None:

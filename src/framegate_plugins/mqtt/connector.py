@@ -15,10 +15,11 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from framegate.contract.connector import ConnectorContext, Window
-from framegate.contract.errors import GatewayError, NotConnected
+from framegate.contract.errors import GatewayError, Misconfigured, NotConnected
 from framegate.contract.ports import Lease
 from framegate_plugins.mqtt.client import INBOUND_BYTES_MAX, Client, ClosedEarly
 from framegate_plugins.mqtt.codec import encode
+from framegate_plugins.mqtt.commands import Commands
 from framegate_plugins.mqtt.handshake import OFFLINE, ONLINE, Handshake
 from framegate_plugins.mqtt.link import Link
 from framegate_plugins.mqtt.options import Options, parse_options
@@ -39,13 +40,14 @@ _EXACTLY_ONCE = 2
 
 
 class MqttConnector:
-    """Publishes windows to one broker."""
+    """Publishes windows to one broker, and takes commands from it where its row says so."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         """Check options; raises Misconfigured E5101."""
         self._options: Options = parse_options(options)
         self._version = self._options.version or Version.V5
         self._session = ClientSession()
+        self._commands: Commands | None = None
         self._context: ConnectorContext | None = None
         self._client: Client | None = None
         self._lease: Lease[Client] | None = None
@@ -64,6 +66,7 @@ class MqttConnector:
         """
         self._part("it is opened again")
         self._context = context
+        self._take_commands(context)
         redirect, self._redirect = self._redirect, None
         endpoint = (redirect and self._target(redirect)) or self._moved_to or context.endpoint
         for _ in range(REDIRECTS_MAX + 1):
@@ -110,7 +113,22 @@ class MqttConnector:
                     await self._idle()
             farewell = self._handshake(context).status(OFFLINE, client.version)
             client.leave(farewell + encode(Disconnect(), client.version))
+        if self._commands is not None:
+            self._commands.stop()
         self._part("it was closed")
+
+    def _take_commands(self, context: ConnectorContext) -> None:
+        """Begin, or go on, to hand in commands. Raises Misconfigured."""
+        options = self._options
+        if options.commands is None:
+            return
+        if context.commands is None:
+            text = f"connector {context.name}: option commands is set, and this gateway takes no commands; remove it"
+            raise Misconfigured(text, code="E5101")
+        if self._commands is None:
+            self._commands = Commands(options.commands, options.receive_maximum, context, context.commands)
+            self._session.on_other = self._commands.replies.take_answer
+        self._commands.start()
 
     # -- connecting -----------------------------------------------------------------------------------------------
 
@@ -140,11 +158,14 @@ class MqttConnector:
         """One connection, up to the point where messages flow."""
         session, version = self._session, self._version
         is_new = session.needs_clean or endpoint != self._last_endpoint
-        clean = is_new if version is Version.V5 else not self._options.session_expiry_s
-        if is_new and self._options.qos == _EXACTLY_ONCE and self._options.session_expiry_s:
+        # Commands that came while the gateway was away wait in the session at the broker: it is never begun anew then.
+        clean = is_new and self._commands is None if version is Version.V5 else not self._options.session_expiry_s
+        if self._commands is not None and endpoint != self._last_endpoint:
+            self._commands.forget()
+        if (is_new and self._options.qos == _EXACTLY_ONCE and self._options.session_expiry_s) or session.needs_purge:
             await self._purge(context, endpoint)
             clean = False
-        client, lease = await self._acquire(context, endpoint)
+        client, lease = await self._acquire(context, endpoint, self._commands)
         try:
             connack = await self._connect(client, endpoint, clean=clean)
             link = self._link(client, connack)
@@ -155,6 +176,8 @@ class MqttConnector:
         except BaseException:
             client.leave()
             lease.release()
+            if self._commands is not None:
+                self._commands.detach()
             raise
         client.on_lost = self._on_lost
         self._client, self._lease = client, lease
@@ -168,6 +191,9 @@ class MqttConnector:
         self._note_reduction(context, link.writer.style)
         client.write(handshake.status(ONLINE, client.version))
         repeats = self._session.attach(link, is_resumed=is_resumed)
+        if self._commands is not None:
+            share, packet_bytes_max = handshake.replies_max(connack), link.writer.style.packet_bytes_max
+            self._commands.subscribe(share, packet_bytes_max, is_resumed=is_resumed)
         context.log.info(
             "mqtt_connected",
             connector=context.name,
@@ -180,8 +206,10 @@ class MqttConnector:
         if keep_alive_s:
             self._pulse = asyncio.create_task(client.keep_alive(keep_alive_s), name=f"{context.name} keep-alive")
 
-    async def _acquire(self, context: ConnectorContext, endpoint: str) -> tuple[Client, Lease[Client]]:
-        client = Client(context.name, self._session, context.clock)
+    async def _acquire(
+        self, context: ConnectorContext, endpoint: str, commands: Commands | None
+    ) -> tuple[Client, Lease[Client]]:
+        client = Client(context.name, self._session, context.clock, commands)
         lease = await context.lines.acquire(endpoint, lambda: client, is_shared=False)
         return client, lease
 
@@ -192,7 +220,10 @@ class MqttConnector:
         handshake = self._handshake(context)
         if is_purge:
             return await client.connect(handshake.purge(self._version, login))
-        packet = handshake.connect(self._version, login, INBOUND_BYTES_MAX, clean=clean)
+        receive_maximum = self._commands.receive_maximum if self._commands is not None else None
+        packet = handshake.connect(
+            self._version, login, INBOUND_BYTES_MAX, clean=clean, receive_maximum=receive_maximum
+        )
         return await client.connect(packet)
 
     async def _purge(self, context: ConnectorContext, endpoint: str) -> None:
@@ -202,7 +233,7 @@ class MqttConnector:
         start on the real connection is not enough: under 3.1.1 that also ends the session with the connection, and
         mosquitto (2.0) saves no session over its own restart that began so.
         """
-        client, lease = await self._acquire(context, endpoint)
+        client, lease = await self._acquire(context, endpoint, None)
         try:
             await self._connect(client, endpoint, clean=True, is_purge=True)
             client.leave(encode(Disconnect(), client.version))
@@ -210,7 +241,7 @@ class MqttConnector:
             client.leave()
             lease.release()
         # A broker that limits connections per second may refuse the next one: it need not be purged again.
-        self._session.needs_clean, self._last_endpoint = False, endpoint
+        self._session.needs_clean, self._session.needs_purge, self._last_endpoint = False, False, endpoint
 
     def _handshake(self, context: ConnectorContext) -> Handshake:
         return Handshake(self._options, gateway=context.gateway, connector=context.name)
@@ -263,6 +294,8 @@ class MqttConnector:
         self._client = self._lease = self._pulse = None
         if pulse is not None:
             pulse.cancel()
+        if self._commands is not None:
+            self._commands.detach()
         if client is not None:
             client.leave()
             if self._session.is_attached:

@@ -11,10 +11,12 @@ from dataclasses import replace
 
 from framegate.contract.ports import Credentials
 from framegate_plugins.mqtt.codec import PACKET_BYTES_MAX, encode
-from framegate_plugins.mqtt.options import Options, fill
+from framegate_plugins.mqtt.identifiers import MESSAGE_ID_MAX
+from framegate_plugins.mqtt.options import U16_MAX, Options, fill
 from framegate_plugins.mqtt.packets import QOS_MAX, Connack, Connect, Publish, Version, Will
 from framegate_plugins.mqtt.properties import Property, PropertyValue, integer
 from framegate_plugins.mqtt.publish import PublishStyle
+from framegate_plugins.mqtt.replies import share_of
 
 UNSPOKEN_RECEIVE_MAXIMUM = 20
 """Messages of QoS 2 under way at a 3.1.1 broker, which cannot say how many it takes.
@@ -34,13 +36,24 @@ class Handshake:
         self._gateway = gateway
         self._status_topic = fill(options.status_topic, gateway=gateway, connector=connector)
 
-    def connect(self, version: Version, login: Credentials | None, inbound_bytes_max: int, *, clean: bool) -> Connect:
-        """Under 3.1.1 `clean` also ends the session with the connection."""
+    def connect(
+        self,
+        version: Version,
+        login: Credentials | None,
+        inbound_bytes_max: int,
+        *,
+        clean: bool,
+        receive_maximum: int | None = None,
+    ) -> Connect:
+        """Under 3.1.1 `clean` also ends the session with the connection.
+
+        receive_maximum  where commands are taken: how many of them at once, which may be fewer than the options say
+        """
         options = self._options
         properties: dict[Property, PropertyValue] = {}
         if version is Version.V5:
             properties[Property.MAXIMUM_PACKET_SIZE] = inbound_bytes_max
-            properties[Property.RECEIVE_MAXIMUM] = options.receive_maximum
+            properties[Property.RECEIVE_MAXIMUM] = receive_maximum or options.receive_maximum
             properties[Property.SESSION_EXPIRY] = options.session_expiry_s
         will = None
         if self._status_topic:
@@ -76,11 +89,17 @@ class Handshake:
         )
 
     def inflight_max(self, version: Version, connack: Connack) -> int:
-        """Our bound, or the broker's Receive Maximum if that is lower."""
-        bound = self._options.inflight_max
+        """Our bound, or the broker's Receive Maximum, less the share of answers to commands, if that is lower."""
+        bound = min(self._options.inflight_max, MESSAGE_ID_MAX)
         if version is Version.V3_1_1 and self._options.qos == QOS_MAX:
             return min(bound, UNSPOKEN_RECEIVE_MAXIMUM)
-        return min(bound, integer(connack.properties, Property.RECEIVE_MAXIMUM, bound))
+        return min(bound, _receive_maximum(connack) - self.replies_max(connack))
+
+    def replies_max(self, connack: Connack) -> int:
+        """Answers to commands that may be under way; 0: none, or only with QoS 0."""
+        if self._options.commands is None or not integer(connack.properties, Property.MAXIMUM_QOS, 1):
+            return 0
+        return share_of(_receive_maximum(connack))
 
     def keep_alive_s(self, connack: Connack) -> int:
         """The broker's word counts (3.2.2.3.14); 0: no keep-alive."""
@@ -94,3 +113,7 @@ class Handshake:
         if not self._status_topic:
             return b""
         return encode(Publish(self._status_topic, payload, retain=True), version)
+
+
+def _receive_maximum(connack: Connack) -> int:
+    return integer(connack.properties, Property.RECEIVE_MAXIMUM, U16_MAX)

@@ -10,7 +10,11 @@ from collections.abc import Container, Mapping, Sequence
 from struct import Struct
 from typing import Final, NamedTuple
 
-PACKET_ID_MAX: Final = 65_535
+MESSAGE_ID_MAX: Final = 65_518
+"""Highest identifier of a window's message; those above are for what travels beside windows."""
+REPLY_IDS: Final = range(MESSAGE_ID_MAX + 1, 65_535)
+"""Answers to commands."""
+SUBSCRIBE_ID: Final = 65_535
 ACK_BYTES: Final = 4  # an acknowledgement without a reason
 PUBACK, PUBREC, PUBREL, PUBCOMP = b"\x40\x50\x62\x70"
 _PLAIN_PUBACK = 0x4002  # with nothing behind its packet identifier
@@ -30,12 +34,12 @@ class Answer(NamedTuple):
 def next_ids(after: int, number: int, taken: Mapping[int, object], also_taken: Container[int]) -> Sequence[int]:
     """The next free packet identifiers behind one that was given last, in sequence."""
     following = range(after + 1, after + 1 + number)
-    if following.stop <= PACKET_ID_MAX and not also_taken and taken.keys().isdisjoint(following):
+    if following.stop <= MESSAGE_ID_MAX and not also_taken and taken.keys().isdisjoint(following):
         return following
     found: list[int] = []
     packet_id = after
     while len(found) < number:
-        packet_id = packet_id % PACKET_ID_MAX + 1
+        packet_id = packet_id % MESSAGE_ID_MAX + 1
         if packet_id not in taken and packet_id not in also_taken:
             found.append(packet_id)
     return found

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from framegate.contract.errors import Misconfigured, Problem
 from framegate.endpoint.quantity import seconds_from
+from framegate_plugins.mqtt.command_options import CommandOptions, parse_commands
 from framegate_plugins.mqtt.fields import BINARY_BYTES_MAX
 from framegate_plugins.mqtt.packets import QOS_MAX, Version
 from framegate_plugins.mqtt.properties import UserProperties
@@ -34,6 +35,7 @@ class Options:
     version      None: 5, and 3.1.1 for brokers that speak no 5
     inflight_max messages sent and not yet acknowledged; the broker's Receive Maximum may lower it
     servers      Server Reference as a broker sends it -> row of endpoints.yml
+    commands     None: nothing is subscribed to
     """
 
     client_id: str = "{gateway}-{connector}"
@@ -50,6 +52,7 @@ class Options:
     status_topic: str = ""
     follow_redirect: bool = False
     servers: Mapping[str, str] = field(default_factory=dict)
+    commands: CommandOptions | None = None
 
 
 def parse_options(row: Mapping[str, Any]) -> Options:
@@ -74,7 +77,13 @@ def parse_options(row: Mapping[str, Any]) -> Options:
         status_topic=reader.take("status_topic", default.status_topic, _status_topic),
         follow_redirect=reader.take("follow_redirect", default.follow_redirect, _switch),
         servers=reader.take("servers", default.servers, _servers),
+        commands=reader.take("commands", default.commands, parse_commands),
     )
+    if options.commands is not None and options.qos == QOS_MAX:
+        # With QoS 2 a run begins with a clean start, and with it go the commands that came while it was away.
+        reader.wrong(
+            "commands", "cannot be combined with qos: 2 of the same row; use qos: 1, or a row for commands only"
+        )
     reader.finish()
     return options
 
@@ -99,19 +108,20 @@ class _Reader:
         try:
             return parse(self._row[key])
         except ValueError as error:
-            self._wrong(key, str(error))
+            self.wrong(key, str(error))
             return default
 
     def finish(self) -> None:
         """Raise what was gathered."""
         for key in self._row:
             if key not in self._known:
-                self._wrong(str(key), f"is no option of this plugin; it has {', '.join(self._known)}")
+                self.wrong(str(key), f"is no option of this plugin; it has {', '.join(self._known)}")
         if self._problems:
             text = "; ".join(problem.text for problem in self._problems)
             raise Misconfigured(f"mqtt options: {text}", code="E5101", problems=self._problems)
 
-    def _wrong(self, key: str, text: str) -> None:
+    def wrong(self, key: str, text: str) -> None:
+        """Gather a mistake."""
         self._problems.append(Problem("drivers", ("options", key), "E5101", f"{key}: {text}"))
 
 

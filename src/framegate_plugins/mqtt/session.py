@@ -21,6 +21,7 @@ from framegate_plugins.mqtt.fields import broken
 from framegate_plugins.mqtt.flow import Ended, Flow, Flows
 from framegate_plugins.mqtt.identifiers import (
     ACK_BYTES,
+    MESSAGE_ID_MAX,
     PUBACK,
     PUBCOMP,
     PUBREC,
@@ -43,12 +44,15 @@ class ClientSession:
     """State of one client identifier at one broker.
 
     needs_clean  the broker must forget its half: it knows nothing of ours (first start), or both halves disagree
+    needs_purge  the broker keeps a subscription of an earlier run, which only a session of its own gets rid of
     on_idle      called when nothing is under way any more, or nothing can be
+    on_other     told of PUBACKs for anything but windows: packet identifier, reason
     """
 
     def __init__(self) -> None:
-        self.needs_clean = True
+        self.needs_clean, self.needs_purge = True, False
         self.on_idle: Callable[[], None] | None = None
+        self.on_other: Callable[[int, int], object] = lambda *_: None
         self._link: Link | None = None
         self._loss = NotConnected("the MQTT session has no connection yet; it is opened first", code="E5104")
         self._flows = Flows()
@@ -282,6 +286,7 @@ class ClientSession:
         for packet_id in packet_ids:
             entry = pop(packet_id, None)
             if entry is None:
+                self.on_other(packet_id, 0)
                 continue
             if entry[0] is not flow:
                 if flow is not None:
@@ -299,7 +304,9 @@ class ClientSession:
         """
         if (kind == PUBACK) == (self._qos == 2):
             raise broken(f"an acknowledgement of type {kind >> 4} for messages of QoS {self._qos}")
-        if reason >= FIRST_REFUSAL and kind != PUBCOMP:
+        if packet_id > MESSAGE_ID_MAX:
+            self.on_other(packet_id, reason)
+        elif reason >= FIRST_REFUSAL and kind != PUBCOMP:
             self._refused(packet_id, reason)
         elif kind == PUBREC:
             self._received(packet_id)

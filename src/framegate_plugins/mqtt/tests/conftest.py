@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from framegate.contract.connector import CommandDoor
 from framegate_plugins.mqtt.simulator import Simulator, start
 from framegate_plugins.mqtt.tests.stage import MOSQUITTO, Certificates, Mosquitto, Sender, Witness
 
@@ -38,9 +39,11 @@ def make_broker(cleanup: AsyncExitStack) -> MakeBroker:
 def make_sender(cleanup: AsyncExitStack, tmp_path: Path) -> MakeSender:
     """A connector with its pool; `url` is its endpoint, `rows` are more of them."""
 
-    def make(url: str, rows: dict[str, dict[str, Any]] | None = None, /, **options: Any) -> Sender:
+    def make(
+        url: str, rows: dict[str, dict[str, Any]] | None = None, /, door: CommandDoor | None = None, **options: Any
+    ) -> Sender:
         endpoints: dict[str, dict[str, Any]] = {"broker": {"url": url}}
-        sender = Sender(options, {**endpoints, **(rows or {})}, tmp_path)
+        sender = Sender(options, {**endpoints, **(rows or {})}, tmp_path, door)
         cleanup.push_async_callback(sender.close)
         return sender
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import getpass
 import shutil
+import signal
 import socket
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 import trustme
 
-from framegate.contract.connector import ConnectorContext, Window
+from framegate.contract.connector import CommandDoor, ConnectorContext, Window
 from framegate.contract.errors import Busy, GatewayError, NotConnected, PayloadRefused
 from framegate.contract.frame import Position
 from framegate.endpoint.clock import SystemClock
@@ -89,7 +90,13 @@ class Witness:
 class Sender:
     """A connector with its lines, driven as the outbox drives it."""
 
-    def __init__(self, options: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]], folder: Path) -> None:
+    def __init__(
+        self,
+        options: Mapping[str, Any],
+        rows: Mapping[str, Mapping[str, Any]],
+        folder: Path,
+        commands: CommandDoor | None = None,
+    ) -> None:
         endpoints = {name: endpoint_from_row(name, row, folder) for name, row in rows.items()}
         self.log_lines = _Lines()
         log = make_log(self.log_lines, level="debug")  # type: ignore[arg-type]  # only write() and flush() are used
@@ -100,7 +107,7 @@ class Sender:
         self.refused: list[PayloadRefused] = []
         self.busy = 0
         self.context = ConnectorContext(
-            "cloud", "gw1", next(iter(rows)), self.pool, SystemClock(), log, self.lost.append
+            "cloud", "gw1", next(iter(rows)), self.pool, SystemClock(), log, self.lost.append, "acme", commands
         )
 
     async def open(self) -> None:
@@ -218,6 +225,21 @@ class Mosquitto:
             self._process.terminate()
             self._process.wait(DEADLINE_S)
             self._process = None
+
+    async def save(self) -> None:
+        """Have it write what it keeps, as it does now and then."""
+        assert self._process is not None
+        saved = self.folder / "mosquitto.db"
+        saved.unlink(missing_ok=True)
+        self._process.send_signal(signal.SIGUSR1)
+        await until(saved.exists, "the broker's save")
+
+    def kill(self) -> None:
+        """SIGKILL: it saves nothing."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait(DEADLINE_S)
+        self._process = None
 
     def _is_listening(self) -> bool:
         with socket.socket() as probe:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from framegate_plugins.mqtt.identifiers import PACKET_ID_MAX, PUBREC, next_ids, plain_pubacks, short_answer
+from framegate_plugins.mqtt.identifiers import MESSAGE_ID_MAX, PUBREC, next_ids, plain_pubacks, short_answer
 
 PLAIN = b"\x40\x02\x00\x05"
 NO_SUBSCRIBER = b"\x40\x03\x00\x06\x10"
@@ -15,7 +15,7 @@ def test_next_ids_follow_the_last_one() -> None:
 
 
 def test_next_ids_wrap_behind_the_highest_and_leave_out_zero() -> None:
-    assert list(next_ids(PACKET_ID_MAX - 1, 3, {}, ())) == [PACKET_ID_MAX, 1, 2]
+    assert list(next_ids(MESSAGE_ID_MAX - 1, 3, {}, ())) == [MESSAGE_ID_MAX, 1, 2]
 
 
 @pytest.mark.parametrize(("taken", "also_taken"), [({2: None}, ()), ({}, (2,))])

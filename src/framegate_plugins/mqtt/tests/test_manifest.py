@@ -46,6 +46,5 @@ def test_codes_and_events_of_the_code_are_in_the_law() -> None:
     source = "".join(path.read_text() for path in FOLDER.glob("*.py"))
     errors, telemetry = tomllib.loads(law_text("errors.toml")), tomllib.loads(law_text("telemetry.toml"))
     assert {code for code in errors if code.startswith("E51") and f'"{code}"' not in source} == set()
-    for event in ("mqtt_connected", "mqtt_stepped_down", "mqtt_redirected", "mqtt_reduced"):
-        assert f'"{event}"' in source
-        assert event in telemetry["event"]
+    for event in telemetry["event"]:
+        assert not event.startswith("mqtt_") or f'"{event}"' in source
