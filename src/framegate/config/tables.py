@@ -7,11 +7,21 @@ periods) is checked here. Relations between rows are in references.py.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from ipaddress import ip_address
 from types import MappingProxyType
 from typing import Any
 
 from framegate.config.problems import Problems
-from framegate.config.rows import NO_OPTIONS, ConnectorRow, DriverRow, GatewayRow, RuleRow, StoreRow, VariableRow
+from framegate.config.rows import (
+    NO_OPTIONS,
+    ApiRow,
+    ConnectorRow,
+    DriverRow,
+    GatewayRow,
+    RuleRow,
+    StoreRow,
+    VariableRow,
+)
 from framegate.config.schema import table_schema
 from framegate.config.units import bytes_text, duration_text, parse_bytes, parse_duration
 from framegate.config.yaml import Path
@@ -70,8 +80,34 @@ class Reader:
 
 def gateway_row(raw: Mapping[str, Any], problems: Problems) -> GatewayRow:
     """The section `gateway` of drivers.yml."""
-    rest = {key: value for key, value in raw.items() if key != "store"}
-    return GatewayRow(**rest, store=_store_row(raw.get("store", {}), problems))
+    rest = {key: value for key, value in raw.items() if key not in {"api", "store"}}
+    api = _api_row(raw["api"], problems) if "api" in raw else None
+    return GatewayRow(**rest, api=api, store=_store_row(raw.get("store", {}), problems))
+
+
+def _api_row(raw: Mapping[str, Any], problems: Problems) -> ApiRow:
+    tls = raw.get("tls", {})
+    row = ApiRow(
+        listen=raw.get("listen", ApiRow().listen),
+        cert=tls.get("cert", ""),
+        key=tls.get("key", ""),
+        ca=tls.get("ca", ""),
+        origins=tuple(raw.get("origins", ())),
+    )
+    if not row.cert and not is_loopback(row.listen):
+        text = f'"{row.listen}" can be reached from other machines; add tls with cert and key, or listen on 127.0.0.1'
+        path = ("gateway", "api", "listen") if "listen" in raw else ("gateway", "api")
+        problems.add("drivers", path, "E4241", text)
+    return row
+
+
+def is_loopback(listen: str) -> bool:
+    """Whether a host:port can be reached from this machine only. A name other than localhost may be anywhere."""
+    host = listen.rpartition(":")[0].strip("[]")
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _store_row(raw: Mapping[str, Any], problems: Problems) -> StoreRow:
