@@ -18,7 +18,12 @@ _FIRST_CAPACITY = 1_024
 _NEVER = 0
 _NUMBERS = {kind.value: number for number, kind in enumerate(Kind, 1)}
 _KINDS = dict(enumerate(Kind, 1))
-_NUMERIC = ((_NUMBERS["d"], np.float64), (_NUMBERS["l"], np.int64), (_NUMBERS["L"], np.uint64), (_NUMBERS["?"], np.uint64))
+_NUMERIC = (
+    (_NUMBERS["d"], np.float64),
+    (_NUMBERS["l"], np.int64),
+    (_NUMBERS["L"], np.uint64),
+    (_NUMBERS["?"], np.uint64),
+)
 _BAD = np.uint32(0x8000_0000)
 EXACT_MAX = 2.0**53
 """Integers up to here are exact as float64."""

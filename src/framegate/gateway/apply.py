@@ -97,9 +97,8 @@ class Applier:
     ) -> ChangeRecord:
         """Tables as texts; see observe.api_face.TablesFace."""
         async with self._turn:
-            now = 0 if self._current is None else self._current.number
-            if generation not in {None, now}:
-                text = f"generation {now} is in force by now, not {generation}; read it, and make the change there"
+            if generation not in {None, self.generation}:
+                text = f"generation {self.generation} is in force by now, not {generation}; make the change there"
                 raise Misconfigured(text, code="E4237")
             kept = await self._in_thread(self.running)
             texts: Texts = {table: tables.get(table, kept.get(table, b"")) for table in TABLES}
@@ -107,10 +106,15 @@ class Applier:
                 return ChangeRecord(0, steps_of((await self._prepare(texts)).plan), 0.0)
             return await self._record(texts, author, reason or "put by the API", "api")
 
-    async def in_force(self) -> tuple[int, Texts]:
+    @property
+    def generation(self) -> int:
+        """Number of the configuration in force; 0 before there is one."""
+        return 0 if self._current is None else self._current.number
+
+    async def in_force(self) -> tuple[int, Mapping[str, bytes]]:
         """See observe.api_face.TablesFace."""
-        number = 0 if self._current is None else self._current.number
-        return number, await self._in_thread(self.running)
+        texts = await self._in_thread(self.running)
+        return self.generation, {str(table): text for table, text in texts.items()}
 
     async def take_files(self) -> None:
         """The tables in HOME/config may have changed: take them, or say why not."""

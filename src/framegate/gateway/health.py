@@ -1,6 +1,7 @@
 """What is going on, as the records of observe/face.py: read from the parts that know, whenever somebody asks.
 
-Satisfies observe.face.GatewayFace and observe.api_face.ApiFace. Nothing is gathered in advance; an answer costs what it shows.
+Satisfies observe.face.GatewayFace and observe.api_face.ApiFace. Nothing is gathered in advance; an answer costs what
+it shows.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from framegate.config import ConnectorRow, DriverRow
 from framegate.contract.frame import Position
 from framegate.contract.quality import Quality
 from framegate.gateway.apply import Applier
+from framegate.gateway.frames import Frames
 from framegate.gateway.letters import LetterDesk
 from framegate.gateway.rewind import Rewinder
-from framegate.gateway.rows import Rows
 from framegate.gateway.rules import Rules
 from framegate.gateway.wiring import Gateway
 from framegate.northbound.outbox import Outbox
@@ -57,8 +58,8 @@ class Health:
         return self._config
 
     @property
-    def rows(self) -> Rows:
-        return Rows(self._gateway.bus, self._gateway.store)
+    def frames(self) -> Frames:
+        return Frames(self._gateway.bus, self._gateway.store)
 
     @property
     def tables(self) -> Applier:

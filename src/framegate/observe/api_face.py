@@ -1,6 +1,6 @@
 """What the API may ask of a running gateway beyond `observe.face`: rows of the log, latest values in columns, tables.
 
-`gateway/rows.py` and `gateway/apply.py` answer; `api/` carries it over HTTP. Every answer is bounded, and long ones
+`gateway/frames.py` and `gateway/apply.py` answer; `api/` carries it over HTTP. Every answer is bounded, and long ones
 give way to the loop. Times are int64 ns UTC.
 """
 
@@ -54,13 +54,13 @@ class LatestColumns(NamedTuple):
     is_wide: npt.NDArray[np.bool_]
 
 
-class RowFace(Protocol):
+class FrameFace(Protocol):
     """Rows of a gateway, durable ones and latest ones."""
 
     def bounds(self) -> tuple[int, int]:
         """First and last position of the durable log; (1, 0) while it is empty."""
 
-    async def frames(self, first: int, last: int, rows_max: int) -> Sequence[FrameRow | Gap]:
+    async def read(self, first: int, last: int, rows_max: int) -> Sequence[FrameRow | Gap]:
         """Durable rows and gaps of a range in order of position, rows_max at most; raises StoreFailed."""
 
     async def history(self, tag: str, before: int, rows_max: int) -> HistoryPage:
@@ -77,7 +77,10 @@ class RowFace(Protocol):
 
 
 class TablesFace(Protocol):
-    """The tables of a running gateway, as texts."""
+    """The tables of a running gateway, as texts; generation: of those in force."""
+
+    @property
+    def generation(self) -> int: ...
 
     async def in_force(self) -> tuple[int, Mapping[str, bytes]]:
         """Generation in force and its tables; raises Misconfigured E4032 - not readable any more."""
@@ -96,7 +99,7 @@ class ApiFace(GatewayFace, Protocol):
     """Everything that the API asks."""
 
     @property
-    def rows(self) -> RowFace: ...
+    def frames(self) -> FrameFace: ...
 
     @property
     def tables(self) -> TablesFace: ...

@@ -1,6 +1,6 @@
 """Rows of a gateway for those who look: out of the durable log, and the latest ones in columns.
 
-Satisfies observe.api_face.RowFace. Looks are made on the loop in small pieces, with a turn for everybody else between
+Satisfies observe.api_face.FrameFace. Looks are made on the loop in small pieces, with a turn for everybody else between
 two of them; nothing here changes anything.
 """
 
@@ -31,7 +31,7 @@ PIECE_NAMES: Final = 5_000
 _WILD = re.compile(r"[*?\[]")
 
 
-class Rows:
+class Frames:
     """Reads log and latest values. Used on the loop."""
 
     def __init__(self, bus: Bus, store: Store) -> None:
@@ -40,7 +40,7 @@ class Rows:
     def bounds(self) -> tuple[int, int]:
         return int(self._store.wal.books.oldest), int(self._bus.durable)
 
-    async def frames(self, first: int, last: int, rows_max: int) -> Sequence[FrameRow | Gap]:
+    async def read(self, first: int, last: int, rows_max: int) -> Sequence[FrameRow | Gap]:
         found: list[FrameRow | Gap] = []
         after, last = first - 1, min(last, self._bus.durable)
         while after < last and len(found) < rows_max:
@@ -48,7 +48,9 @@ class Rows:
             if not pieces:
                 break
             for piece in pieces:
-                found += [self._clipped(piece, first, last)] if isinstance(piece, Gap) else self._rows(piece, after, last)
+                found += (
+                    [self._clipped(piece, first, last)] if isinstance(piece, Gap) else self._rows(piece, after, last)
+                )
             after = pieces[-1].last
             await asyncio.sleep(0)
         return found[:rows_max]
