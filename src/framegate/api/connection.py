@@ -91,9 +91,10 @@ class Connection(HttpToolsProtocol):
         super().__init__(config=config, server_state=state, app_state={})
         self.is_waiting = True
         self._crowd = crowd
-        self._deadline: asyncio.TimerHandle | None = None
+        self._deadline: asyncio.TimerHandle | None = None  # of the request
+        self._unread: asyncio.TimerHandle | None = None  # of the answer
         self._head_bytes = self._body_bytes = self._unparsed_bytes = 0
-        self._is_in_head = self._has_begun = False
+        self._is_in_head = self._is_in_body = self._has_begun = False
 
     @property
     def peer(self) -> str:
@@ -106,10 +107,22 @@ class Connection(HttpToolsProtocol):
         if not self._crowd.admit(self):
             transport.abort()
             return
+        # So that a pause means: the client has not taken everything. (0 would stop asyncio's TLS for good.)
+        transport.set_write_buffer_limits(high=1, low=0)
         self._within(HEADER_WAIT_S, self._too_slow)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._unread is None:
+            self._unread = self.loop.call_later(REPLY_WAIT_S, self._not_read)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._taken()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
+        self._taken()
         self._unset_keepalive_if_required()
         self._crowd.leave(self)
         super().connection_lost(exc)
@@ -142,7 +155,7 @@ class Connection(HttpToolsProtocol):
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        self._is_in_head = False
+        self._is_in_head, self._is_in_body = False, True
         self._within(BODY_WAIT_S, self._too_slow)
         super().on_headers_complete()
 
@@ -154,13 +167,11 @@ class Connection(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        self.is_waiting = False
+        self.is_waiting = self._is_in_body = False
         self._disarm()
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        if self._deadline is None:
-            self._within(REPLY_WAIT_S, self._not_read)
         self.is_waiting = not self.pipeline
         self._crowd.renew(self)
         super().on_response_complete()
@@ -168,6 +179,7 @@ class Connection(HttpToolsProtocol):
     def handle_websocket_upgrade(self) -> None:
         """From here on the connection is a live channel's, with limits of its own."""
         self._disarm()
+        self._taken()
         self._crowd.leave(self)
         super().handle_websocket_upgrade()
 
@@ -186,18 +198,25 @@ class Connection(HttpToolsProtocol):
             raise ValueError("header too long")  # httptools ends the parse, and uvicorn asks for send_400_response
 
     def _too_slow(self) -> None:
-        if self.cycle is not None and not self.cycle.response_complete and self.cycle.response_started:
-            self.transport.abort()
-        else:
+        if not self._is_in_body:
             self._refuse("slow", "E4245", "the request did not arrive whole within its deadline")
-        if self.cycle is not None:
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
-
-    def _not_read(self) -> None:
-        if self.transport.get_write_buffer_size():
+            return
+        if self.cycle.response_started:  # answered already; what still comes is of no use
             self._crowd.refused("slow")
             self.transport.abort()
+            return
+        self._refuse("slow", "E4245", "the body did not arrive whole within its deadline")
+        self.cycle.disconnected = True
+        self.cycle.message_event.set()
+
+    def _not_read(self) -> None:
+        self._crowd.refused("slow")
+        self.transport.abort()
+
+    def _taken(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def _refuse_header(self) -> None:
         self._refuse("header", "E4246", f"request line and headers have more than {HEADER_BYTES_MAX:,} bytes")
@@ -211,7 +230,7 @@ class Connection(HttpToolsProtocol):
         head = f"HTTP/1.1 {STATUS[code]} Refused\r\ncontent-type: {CONTENT_TYPE}\r\ncontent-length: {len(body)}\r\n"
         self.transport.write(f"{head}connection: close\r\n\r\n".encode("ascii") + body)
         self.transport.close()
-        self._within(REPLY_WAIT_S, self.transport.abort)
+        self._disarm()
 
     def _within(self, seconds: float, action: Callable[[], Any]) -> None:
         self._disarm()

@@ -98,13 +98,13 @@ class Server:
         for connection in list(self._state.connections):
             connection.shutdown()
         tasks = list(self._state.tasks)
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=CLOSE_WAIT_S)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+        late = (await asyncio.wait(tasks, timeout=CLOSE_WAIT_S))[1] if tasks else ()
         for connection in list(self._state.connections):
-            connection.transport.abort()
+            connection.transport.abort()  # first: a task that is cancelled still tries to answer
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late, timeout=CLOSE_WAIT_S)
 
 
 async def serve_api(

@@ -94,7 +94,7 @@ async def test_put_under_way_is_202_and_waits_only_so_long(stage: Any, asking: A
     stage.desk.held.add("t1")
     answer = await asking("PUT", f"{API}/tags/t1", json={"value": 1}, params={"wait": 0.05})
     assert (answer.status_code, answer.json()["outcome"], answer.json()["stage"]) == (202, None, "accepted")
-    waiting = asyncio.create_task(asking("PUT", f"{API}/tags/t1", json={"value": 2}, params={"wait": 20}))
+    waiting = asyncio.ensure_future(asking("PUT", f"{API}/tags/t1", json={"value": 2}, params={"wait": 20}))
     await stage.desk.waiting(2)
     await stage.desk.release("t1")
     assert (await waiting).status_code == 200
