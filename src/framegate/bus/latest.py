@@ -9,14 +9,24 @@ from __future__ import annotations
 
 import numpy as np
 
-from framegate.contract.frame import Batch, Kind, ObjectColumn, Value
+from framegate.contract.frame import Batch, Int64Column, Kind, ObjectColumn, Value
 from framegate.contract.quality import is_bad
+from framegate.observe.api_face import LatestColumns
 
 GATHERED_MAX = 4_096  # batches of distinct tag columns kept before the columns are written
 _FIRST_CAPACITY = 1_024
 _NEVER = 0
 _NUMBERS = {kind.value: number for number, kind in enumerate(Kind, 1)}
 _KINDS = dict(enumerate(Kind, 1))
+_NUMERIC = (
+    (_NUMBERS["d"], np.float64),
+    (_NUMBERS["l"], np.int64),
+    (_NUMBERS["L"], np.uint64),
+    (_NUMBERS["?"], np.uint64),
+)
+_BAD = np.uint32(0x8000_0000)
+EXACT_MAX = 2.0**53
+"""Integers up to here are exact as float64."""
 Reading = tuple[Value, int, int, int]
 """Value (None when Bad), quality, source time and gateway time in ns UTC."""
 
@@ -51,6 +61,26 @@ class Latest:
         quality = int(self._quality[tag_id])
         value = None if is_bad(quality) else self._value(tag_id)
         return value, quality, int(self._source_time[tag_id]), int(self._gateway_time[tag_id])
+
+    def columns(self, ids: Int64Column) -> LatestColumns:
+        """The newest rows of some tags at once: int64[tags] ids -> columns of the same length."""
+        if self._gathered:
+            self._settle()
+        known = (ids >= 0) & (ids < len(self._kind))
+        rows = np.where(known, ids, 0)
+        kind = np.where(known, self._kind[rows], _NEVER)
+        raw = self._raw[rows]
+        number = np.full(len(ids), np.nan)
+        for one, dtype in _NUMERIC:
+            of_kind = kind == one
+            if of_kind.any():
+                number[of_kind] = raw[of_kind].view(dtype)
+        is_object = kind == _NUMBERS["O"]
+        is_wide = ((kind == _NUMBERS["l"]) | (kind == _NUMBERS["L"])) & (np.abs(number) > EXACT_MAX)
+        is_read = kind != _NEVER
+        number[(self._quality[rows] & _BAD) != 0] = np.nan
+        raw[is_object] = self._gateway_time[rows][is_object].view(np.uint64)
+        return LatestColumns(number, raw, self._quality[rows], is_read, is_object, is_wide)
 
     def _value(self, tag_id: int) -> Value:
         kind = _KINDS[int(self._kind[tag_id])]

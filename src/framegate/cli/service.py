@@ -1,6 +1,6 @@
 """The gateway of one home as a service: in the foreground, until SIGTERM or Ctrl-C. What `edge run` runs.
 
-Start: tables, lock of the home, metrics address, gateway, control socket, watch over the tables. Stop in reverse,
+Start: tables, lock of the home, metrics address, gateway, control socket, watch over the tables, API. Stop in reverse,
 within 2 s. What cannot work is told before anything is connected, with file, line and column; exit code 78 then, unless
 an older configuration can stand in. Logs go to stderr.
 """
@@ -8,7 +8,9 @@ an older configuration can stand in. Logs go to stderr.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +22,8 @@ from framegate.cli.tables import check_with_plugins, plugins_of, read_tables
 from framegate.cli.talk import complain, say
 from framegate.config import GatewayRow, Tables, render_problems
 from framegate.config.history import History, Texts, read_texts
+from framegate.contract.access import Access, Audit
+from framegate.contract.command import Desk
 from framegate.contract.errors import Misconfigured
 from framegate.contract.ports import Clock, Log
 from framegate.endpoint.clock import SystemClock
@@ -117,6 +121,8 @@ class _Service:
         self._log: Log = make_log(level=row.log_level, gateway=row.name)
         self._gateway = Gateway(home, tables, plugins, self._log, clock)
         self._health: Health | None = None
+        # Who takes commands, who knows principals, who keeps what was done; without them there is no API.
+        self._doors: tuple[Desk, Access, Audit] | None = None
         self._asked_to_stop = asyncio.Event()
 
     async def run(self) -> None:
@@ -131,6 +137,7 @@ class _Service:
                 async with (
                     reloading(self._health.config, self._home, self._log),
                     centred(self._centre, self._health, self._gateway),
+                    self._api(self._health, pages),
                 ):
                     await self._asked_to_stop.wait()
                 self._log.info("gateway_stopping")
@@ -140,8 +147,7 @@ class _Service:
                 await self._gateway.stop()
             self._log.info("gateway_stopped")
         finally:
-            if pages is not None:
-                await pages.close()
+            await pages.close()
 
     async def _start(self) -> None:
         try:
@@ -156,11 +162,29 @@ class _Service:
         settle()
         self._health = health
 
-    async def _expose(self, row: GatewayRow) -> exposition.Exposition | None:
+    async def _expose(self, row: GatewayRow) -> exposition.Exposition:
         if not row.metrics:
-            return None
+            return exposition.Exposition(self._gateway.metrics, self._why_not_ready)
         host, _, port = row.metrics.rpartition(":")
         return await exposition.serve(self._gateway.metrics, host.strip("[]"), int(port), self._why_not_ready)
+
+    @contextlib.asynccontextmanager
+    async def _api(self, health: Health, pages: exposition.Exposition) -> AsyncIterator[None]:
+        """The API, where drivers.yml has a row for it."""
+        row, gateway = self._gateway.tables.gateway.api, self._gateway
+        if row is None or self._doors is None:
+            yield
+            return
+        from framegate.api.server import serve_api  # noqa: PLC0415 - 0.3 s that a gateway without an API need not pay
+
+        server = await serve_api(
+            health, *self._doors, row, self._log, gateway.metrics,
+            clock=gateway.clock, base=self._home.config, ready=self._why_not_ready, scrape=pages.page,
+        )  # fmt: skip
+        try:
+            yield
+        finally:
+            await server.close()
 
     def _why_not_ready(self) -> str:
         return "starting or stopping" if self._health is None else self._health.health().problem

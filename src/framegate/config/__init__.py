@@ -14,6 +14,7 @@ from framegate.config.lints import lint_tables
 from framegate.config.plugin_check import check_plugins
 from framegate.config.problems import problems_as_json, render_problems
 from framegate.config.rows import (
+    ApiRow,
     ConnectorRow,
     DriverRow,
     EndpointRow,
@@ -29,6 +30,7 @@ from framegate.config.units import parse_bytes, parse_duration
 from framegate.config.validate import garbage_waits, load_rules, load_tables
 
 __all__ = [
+    "ApiRow",
     "ConnectorRow",
     "DriverRow",
     "EndpointRow",

@@ -56,6 +56,17 @@ class AccessRow:
 
 
 @dataclass(frozen=True, slots=True)
+class ApiRow:
+    """The API. listen: host:port; cert, key, ca: paths as written, "" where there are none; origins: of web pages."""
+
+    listen: str = "127.0.0.1:8470"
+    cert: str = ""
+    key: str = ""
+    ca: str = ""
+    origins: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class GatewayRow:
     """The gateway itself. `metrics` is host:port, or "" for none; `reload` says whether changed files take effect.
 
@@ -67,6 +78,7 @@ class GatewayRow:
     metrics: str = "127.0.0.1:9100"
     log_level: LogLevel = "info"
     reload: Reload = "auto"
+    api: ApiRow | None = None
     store: StoreRow = StoreRow()
     outbound: tuple[str, ...] = ()
     access: AccessRow = AccessRow()

@@ -40,6 +40,7 @@ gateway:
   name: gw1                    # unique among all gateways that send to one system
   tenant: plant
   metrics: 127.0.0.1:9100      # Prometheus reads http://127.0.0.1:9100/metrics
+  api: {listen: "127.0.0.1:8470"}   # REST and live values; other addresses than this machine's own need tls
   store: {durability: fsync, retention_bytes: 1GiB, retention_age: 7d}
 
 drivers:

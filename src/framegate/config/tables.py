@@ -6,9 +6,14 @@ periods) is checked here. Relations between rows are in references.py.
 
 from __future__ import annotations
 
+<<<<<<< HEAD
 import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path as FilePath
+=======
+from collections.abc import Mapping
+from ipaddress import ip_address
+>>>>>>> api
 from types import MappingProxyType
 from typing import Any
 
@@ -17,16 +22,24 @@ from msgspec import ValidationError, convert
 from framegate.access.issuer import ALGORITHMS, IssuerOptions
 from framegate.config.problems import Problems
 from framegate.config.rows import (
+<<<<<<< HEAD
     AS_ASKED,
     NO_OPTIONS,
     AccessRow,
+=======
+    NO_OPTIONS,
+    ApiRow,
+>>>>>>> api
     ConnectorRow,
     DriverRow,
     GatewayRow,
     RuleRow,
     StoreRow,
     VariableRow,
+<<<<<<< HEAD
     Writing,
+=======
+>>>>>>> api
 )
 from framegate.config.schema import table_schema
 from framegate.config.units import bytes_text, duration_text, parse_bytes, parse_duration
@@ -91,6 +104,7 @@ class Reader:
 
 def gateway_row(raw: Mapping[str, Any], problems: Problems) -> GatewayRow:
     """The section `gateway` of drivers.yml."""
+<<<<<<< HEAD
     rest = {key: value for key, value in raw.items() if key not in {"store", "access", "outbound"}}
     store, access = _store_row(raw.get("store", {}), problems), _access_row(raw.get("access", {}))
     return GatewayRow(**rest, store=store, access=access, outbound=tuple(raw.get("outbound", ())))
@@ -108,6 +122,36 @@ def _access_row(raw: Mapping[str, Any]) -> AccessRow:
         for row in raw.get("issuers", ())
     )
     return AccessRow(tuple(issuers))
+=======
+    rest = {key: value for key, value in raw.items() if key not in {"api", "store"}}
+    api = _api_row(raw["api"], problems) if "api" in raw else None
+    return GatewayRow(**rest, api=api, store=_store_row(raw.get("store", {}), problems))
+
+
+def _api_row(raw: Mapping[str, Any], problems: Problems) -> ApiRow:
+    tls = raw.get("tls", {})
+    row = ApiRow(
+        listen=raw.get("listen", ApiRow().listen),
+        cert=tls.get("cert", ""),
+        key=tls.get("key", ""),
+        ca=tls.get("ca", ""),
+        origins=tuple(raw.get("origins", ())),
+    )
+    if not row.cert and not is_loopback(row.listen):
+        text = f'"{row.listen}" can be reached from other machines; add tls with cert and key, or listen on 127.0.0.1'
+        path = ("gateway", "api", "listen") if "listen" in raw else ("gateway", "api")
+        problems.add("drivers", path, "E4241", text)
+    return row
+
+
+def is_loopback(listen: str) -> bool:
+    """Whether a host:port can be reached from this machine only. A name other than localhost may be anywhere."""
+    host = listen.rpartition(":")[0].strip("[]")
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+>>>>>>> api
 
 
 def _store_row(raw: Mapping[str, Any], problems: Problems) -> StoreRow:

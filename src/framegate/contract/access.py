@@ -78,7 +78,7 @@ class AuditEntry:
 
     action   as an operation of the API names itself: "tags.write", "config.apply", "token.create"
     target   tag, device, generation, token id
-    outcome  "ok", "denied", or a stable code
+    outcome  "begun", durable before it is done; then "ok", "denied", or a stable code
     details  values before and after, reason, request id; never a secret
     """
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -91,6 +91,30 @@ class Applier:
         async with self._turn:
             texts = await self._in_thread(lambda: self._history.texts(number))
             return await self._record(texts, author, reason or f"back to generation {number}", "rollback")
+
+    async def put(
+        self, tables: Mapping[str, bytes], generation: int | None, author: str, reason: str, *, is_trial: bool = False
+    ) -> ChangeRecord:
+        """Tables as texts; see observe.api_face.TablesFace."""
+        async with self._turn:
+            if generation not in {None, self.generation}:
+                text = f"generation {self.generation} is in force by now, not {generation}; make the change there"
+                raise Misconfigured(text, code="E4237")
+            kept = await self._in_thread(self.running)
+            texts: Texts = {table: tables.get(table, kept.get(table, b"")) for table in TABLES}
+            if is_trial:
+                return ChangeRecord(0, steps_of((await self._prepare(texts)).plan), 0.0)
+            return await self._record(texts, author, reason or "put by the API", "api")
+
+    @property
+    def generation(self) -> int:
+        """Number of the configuration in force; 0 before there is one."""
+        return 0 if self._current is None else self._current.number
+
+    async def in_force(self) -> tuple[int, Mapping[str, bytes]]:
+        """See observe.api_face.TablesFace."""
+        texts = await self._in_thread(self.running)
+        return self.generation, {str(table): text for table, text in texts.items()}
 
     async def take_files(self) -> None:
         """The tables in HOME/config may have changed: take them, or say why not."""

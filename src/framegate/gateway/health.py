@@ -1,6 +1,7 @@
 """What is going on, as the records of observe/face.py: read from the parts that know, whenever somebody asks.
 
-Satisfies observe.face.GatewayFace. Nothing is gathered in advance; an answer costs what it shows.
+Satisfies observe.face.GatewayFace and observe.api_face.ApiFace. Nothing is gathered in advance; an answer costs what
+it shows.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from framegate.config import ConnectorRow, DriverRow
 from framegate.contract.frame import Position
 from framegate.contract.quality import Quality
 from framegate.gateway.apply import Applier
+from framegate.gateway.frames import Frames
 from framegate.gateway.letters import LetterDesk
 from framegate.gateway.rewind import Rewinder
 from framegate.gateway.rules import Rules
@@ -54,6 +56,14 @@ class Health:
 
     @property
     def config(self) -> Applier:
+        return self._config
+
+    @property
+    def frames(self) -> Frames:
+        return Frames(self._gateway.bus, self._gateway.store)
+
+    @property
+    def tables(self) -> Applier:
         return self._config
 
     @property

@@ -67,12 +67,15 @@ class Exposition:
         """Give the thread back; what it renders right now is thrown away."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
+    async def page(self) -> bytes:
+        """The page for Prometheus, as it is now."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, _render, snapshot_of(self._metrics))
+
     async def _answer(self, path: str) -> Response:
         match path:
             case "/metrics":
-                loop = asyncio.get_running_loop()
-                body = await loop.run_in_executor(self._thread, _render, snapshot_of(self._metrics))
-                return Response(200, body, CONTENT_TYPE)
+                return Response(200, await self.page(), CONTENT_TYPE)
             case "/livez":
                 return Response(200, b"alive\n")
             case "/readyz":

@@ -1,0 +1,267 @@
+"""The API as an ASGI application: from a request to its operation, past every check, and back.
+
+    limits -> who asks -> rate -> may they -> form of body and parameters -> audit -> handler -> audit -> answer
+
+Whatever goes wrong becomes a problem (problem.py); what nobody foresaw becomes a 500 with an id that the log names.
+Limits of bytes and time on the wire are the server's (server.py).
+"""
+
+from __future__ import annotations
+
+import math
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final
+from urllib.parse import unquote
+
+import msgspec
+from starlette.datastructures import Headers, QueryParams
+from starlette.routing import Route, Router, WebSocketRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from framegate.api.identity import ulid
+from framegate.api.operation import PREFIX, Answer, Call, Operation, Site
+from framegate.api.operations import OPERATIONS
+from framegate.api.problem import CONTENT_TYPE, Problem, problem, problem_of
+from framegate.api.rate import Rates
+from framegate.contract.access import Audit, AuditEntry, Principal
+from framegate.contract.errors import Busy, Denied, FrameBroken, GatewayError, StoreFailed
+from framegate.contract.ports import Log
+from framegate.observe.metrics import Counter, Metrics
+
+IN_FLIGHT_MAX: Final = 128
+"""Requests under way at once, over all clients."""
+RETRY_S: Final = 1.0
+TRACE_FRAMES: Final = 5
+_ALWAYS: Final = (("cache-control", "no-store"), ("x-content-type-options", "nosniff"))
+_NOBODY: Final = Principal("", frozenset(), ())
+_encoder: Final = msgspec.json.Encoder()
+
+
+class _ClientGone(Exception):
+    """The client hung up before its request was whole; there is nobody to answer."""
+
+
+class Api:
+    """One application, for one gateway. Used on the loop.
+
+    live  takes the WebSocket at /api/v1/live
+    """
+
+    def __init__(
+        self, site: Site, audit: Audit, log: Log, metrics: Metrics, live: ASGIApp,
+        operations: Sequence[Operation] = OPERATIONS,
+    ) -> None:  # fmt: skip
+        self._site, self._audit, self._log, self._metrics = site, audit, log, metrics
+        self._rates = Rates()
+        self._in_flight = 0
+        self._counters: dict[tuple[str, int], Counter] = {}
+        by_path: dict[str, dict[str, Operation]] = {}
+        for one in operations:
+            for path in filter(None, (one.full_path, one.alias)):
+                by_path.setdefault(path, {})[one.method] = one
+        routes = [Route(path, _Resource(self, methods)) for path, methods in by_path.items()]
+        self._router = Router(
+            [*routes, WebSocketRoute(f"{PREFIX}/live", live)], redirect_slashes=False, default=self._no_such_path
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Routes see the path as it was sent: a / inside a tag's name is %2F there, and no separator.
+        await self._router({**scope, "path": scope["raw_path"].decode("latin-1")}, receive, send)
+
+    async def serve(self, methods: Mapping[str, Operation], scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request for a path that exists."""
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        operation = methods.get(method)
+        if operation is None:
+            allowed = ", ".join(sorted(methods))
+            refused = problem("E4231", f"{scope['path']} has no {scope['method'][:16]}; it has {allowed}")
+            await _send(send, scope, _problem_answer(refused, (("allow", allowed),)))
+            return
+        id_ = ulid(self._site.clock.now_ns())
+        try:
+            answer = await self._guarded(operation, id_, scope, receive)
+        except _ClientGone:
+            return
+        self._count(operation.id, answer.status)
+        await _send(send, scope, answer)
+
+    async def _guarded(self, operation: Operation, id_: str, scope: Scope, receive: Receive) -> Answer:
+        if self._in_flight >= IN_FLIGHT_MAX:
+            self._metrics.counter("edge_api_refused_total", reason="overload").value += 1
+            full = problem("E4251", f"{IN_FLIGHT_MAX} requests are under way; ask again in a moment")
+            return _problem_answer(full, (("retry-after", "1"),))
+        self._in_flight += 1
+        try:
+            answer = await self._answer(operation, id_, scope, receive)
+            return answer if isinstance(answer.body, bytes) else replace(answer, body=_encoder.encode(answer.body))
+        except GatewayError as error:
+            return _problem_answer(problem_of(error), _headers_of(error))
+        except _ClientGone:
+            raise
+        except Exception as error:  # noqa: BLE001 - the edge of a request: whoever asks is told, and the others go on
+            trace = traceback.format_exception(error, limit=-TRACE_FRAMES)
+            self._log.error("api_failed", operation=operation.id, request=id_, reason=repr(error), trace=trace)
+            return _problem_answer(problem("E4239", "the gateway failed on this request", request=id_))
+        finally:
+            self._in_flight -= 1
+
+    async def _answer(self, operation: Operation, id_: str, scope: Scope, receive: Receive) -> Answer:
+        headers, peer = Headers(scope=scope), _peer(scope)
+        principal = await self._admitted(operation, headers, peer)
+        call = Call(
+            site=self._site,
+            principal=principal,
+            path={name: unquote(value) for name, value in scope["path_params"].items()},
+            query=_query(operation, scope),
+            body=await _body(operation, headers, receive),
+            headers={name: headers.get(name, "") for name in operation.headers},
+            id=id_,
+        )
+        if not operation.is_change:
+            return await operation.handler(call)
+        return await self._carry_out(operation, call, peer)
+
+    async def _admitted(self, operation: Operation, headers: Headers, peer: str) -> Principal:
+        """Who asks, if they may; raises Denied, Busy."""
+        permission = operation.permission
+        if permission is None:
+            self._pace(f"peer {peer}")
+            return _NOBODY
+        principal = await self._site.access.authenticate(headers.get("authorization", ""), peer)
+        self._pace(principal.name)
+        if not principal.may(permission):
+            if operation.is_change:
+                await self._note(AuditEntry(principal.name, operation.id, "", "denied", peer), "")
+            text = f"{operation.id}: these credentials lack the permission {permission.value}"
+            raise Denied(text, code="E4243")
+        return principal
+
+    def _pace(self, name: str) -> None:
+        wait_s = self._rates.take(name, self._site.clock.monotonic())
+        if wait_s:
+            self._metrics.counter("edge_api_refused_total", reason="rate").value += 1
+            raise Busy("too many requests; ask more slowly, or for more at a time", wait_s=wait_s, code="E4236")
+
+    # -- audit ----------------------------------------------------------------------------------------------------
+
+    async def _carry_out(self, operation: Operation, call: Call[Any, Any], peer: str) -> Answer:
+        """What must be audited is not begun before that it begins is on disk; raises StoreFailed E4306 then."""
+        target = call.path.get(operation.target, "")
+        details = {"request": call.id, **operation.details(call)}
+        entry = AuditEntry(call.principal.name, operation.id, target, "begun", peer, details)
+        await self._audit.note(entry)
+        outcome, note = "E4239", {}
+        try:
+            answer = await operation.handler(call)
+            outcome, note = _outcome_of(answer), dict(answer.note)
+        except GatewayError as error:
+            outcome = "denied" if isinstance(error, Denied) else error.stable_code
+            raise
+        finally:
+            await self._note(replace(entry, outcome=outcome, details={"request": call.id, **note}), call.id)
+        return answer
+
+    async def _note(self, entry: AuditEntry, request: str) -> None:
+        """Keep what has happened already; a full disk does not undo it."""
+        try:
+            await self._audit.note(entry)
+        except StoreFailed as error:
+            self._log.error("api_audit_failed", operation=entry.action, request=request, reason=str(error))
+
+    # -- answers --------------------------------------------------------------------------------------------------
+
+    async def _no_such_path(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        text = f"no such path; {PREFIX}/openapi.json lists all of them"
+        await _send(send, scope, _problem_answer(problem("E4230", text)))
+
+    def _count(self, operation: str, status: int) -> None:
+        key = (operation, status // 100)
+        counter = self._counters.get(key)
+        if counter is None:
+            name = "edge_api_requests_total"
+            counter = self._counters[key] = self._metrics.counter(name, operation=operation, status=f"{key[1]}xx")
+        counter.value += 1
+
+
+class _Resource:
+    """A path and its operations; starlette's router hands it what comes for it, whatever the method."""
+
+    def __init__(self, api: Api, methods: Mapping[str, Operation]) -> None:
+        self._api, self._methods = api, methods
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._api.serve(self._methods, scope, receive, send)
+
+
+def _query(operation: Operation, scope: Scope) -> msgspec.Struct:
+    """Parameters of the query; raises FrameBroken E4235."""
+    try:
+        return msgspec.convert(dict(QueryParams(scope["query_string"])), operation.query, strict=False)
+    except msgspec.ValidationError as error:
+        raise FrameBroken(f"query: {str(error)[0].lower()}{str(error)[1:]}", code="E4235") from error
+
+
+async def _body(operation: Operation, headers: Headers, receive: Receive) -> Any:
+    """The body as the operation takes it; raises FrameBroken E4232, E4233, E4234."""
+    if operation.body is None:
+        return None
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise FrameBroken(f"body: {kind[:64] or 'nothing'} is announced; send application/json", code="E4233")
+    data = await _received(receive, operation.body_bytes_max, headers)
+    try:
+        return msgspec.json.decode(data, type=operation.body)
+    except msgspec.ValidationError as error:
+        raise FrameBroken(f"body: {str(error)[0].lower()}{str(error)[1:]}", code="E4234") from error
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise FrameBroken(f"body: no JSON ({error}); send one value as UTF-8", code="E4234") from error
+
+
+async def _received(receive: Receive, bytes_max: int, headers: Headers) -> bytes:
+    announced = headers.get("content-length", "0")
+    is_fitting = not announced.isdecimal() or (len(announced) < 20 and int(announced) <= bytes_max)
+    size, parts = 0, []
+    while is_fitting:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise _ClientGone
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        is_fitting = size <= bytes_max
+        if is_fitting and not message.get("more_body", False):
+            return b"".join(parts)
+    raise FrameBroken(f"body: more than {bytes_max:,} bytes; send less at a time", code="E4232")
+
+
+def _peer(scope: Scope) -> str:
+    client = scope.get("client")
+    return client[0] if client else ""
+
+
+def _outcome_of(answer: Answer) -> str:
+    return answer.body.code or "UNKNOWN" if isinstance(answer.body, Problem) else "ok"
+
+
+def _problem_answer(found: Problem, headers: tuple[tuple[str, str], ...] = ()) -> Answer:
+    return Answer(_encoder.encode(found), found.status, headers, CONTENT_TYPE)
+
+
+def _headers_of(error: GatewayError) -> tuple[tuple[str, str], ...]:
+    if isinstance(error, Busy):
+        return (("retry-after", str(max(1, math.ceil(error.wait_s)))),)
+    if isinstance(error, StoreFailed):
+        return (("retry-after", str(math.ceil(RETRY_S))),)
+    return (("www-authenticate", "Bearer"),) if error.stable_code == "E4300" else ()
+
+
+async def _send(send: Send, scope: Scope, answer: Answer) -> None:
+    body: bytes = answer.body
+    headers = [("content-type", answer.content_type), ("content-length", str(len(body))), *_ALWAYS, *answer.headers]
+    raw = [(name.lower().encode("latin-1"), value.encode("latin-1", "replace")) for name, value in headers]
+    await send({"type": "http.response.start", "status": answer.status, "headers": raw})
+    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})

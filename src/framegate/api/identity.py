@@ -1,0 +1,18 @@
+"""Ids made here: ULIDs, for commands whose asker brought none and for requests.
+
+26 characters of Crockford's base 32: 48 bits of milliseconds, then 80 bits of chance, so that they sort by time.
+Source: github.com/ulid/spec.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import Final
+
+_DIGITS: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+
+def ulid(now_ns: int) -> str:
+    """A fresh id; now_ns: wall time, ns UTC."""
+    number = (now_ns // 1_000_000 & (1 << 48) - 1) << 80 | secrets.randbits(80)
+    return "".join(_DIGITS[number >> shift & 31] for shift in range(125, -1, -5))
