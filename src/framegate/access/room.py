@@ -27,7 +27,7 @@ from framegate.access.refusals import Refusals
 from framegate.access.token import RandomBytes, Token, TokenWish, find_token, hash_of, is_over
 from framegate.access.token_file import Book, TokenFile
 from framegate.access.usage import Usage
-from framegate.contract.access import Principal
+from framegate.contract.access import Permission, Principal
 from framegate.contract.errors import Denied, Misconfigured, StoreFailed
 from framegate.contract.ports import Clock, Log
 from framegate.endpoint.thread import in_thread
@@ -106,6 +106,18 @@ class AccessRoom:
             found = self._verifier.known(principal.key, now)
             return found is not None and found.jti not in book.revoked
         return principal.key.removeprefix(token.KEY_PREFIX) in book.tokens
+
+    def may_still(self, name: str, permission: Permission, tag: str) -> bool:
+        """Whether somebody who is not here any more may still do this, by the principal's name; False where in doubt.
+
+        Tokens of this home can be looked up; a JWT shows itself only while it is sent.
+        """
+        book = self._book()
+        found = None if book is None else book.tokens.get(name.rpartition(":")[2])
+        if found is None or is_over(found.expires, self._clock.now_ns()):
+            return False
+        principal = found.principal(self._tenant)
+        return principal.name == name and principal.may(permission, tag)
 
     def setup_token(self) -> str:
         """A new set-up token to be shown on the terminal; "" where there is a token already, or none can be read."""

@@ -18,12 +18,12 @@ import uvloop
 
 from framegate import __version__
 from framegate.cli import exits
+from framegate.cli.first_start import tell_first_start
 from framegate.cli.tables import check_with_plugins, plugins_of, read_tables
 from framegate.cli.talk import complain, say
 from framegate.config import GatewayRow, Tables, render_problems
 from framegate.config.history import History, Texts, read_texts
-from framegate.contract.access import Access, Audit
-from framegate.contract.command import Desk
+from framegate.contract.access import Permission
 from framegate.contract.errors import Misconfigured
 from framegate.contract.ports import Clock, Log
 from framegate.endpoint.clock import SystemClock
@@ -38,6 +38,7 @@ from framegate.ops import control, exposition
 from framegate.runtime.discover import Plugins
 
 if TYPE_CHECKING:
+    from framegate.access.room import AccessRoom
     from framegate.config.etcd import CentreOptions
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -121,13 +122,12 @@ class _Service:
         self._log: Log = make_log(level=row.log_level, gateway=row.name)
         self._gateway = Gateway(home, tables, plugins, self._log, clock)
         self._health: Health | None = None
-        # Who takes commands, who knows principals, who keeps what was done; without them there is no API.
-        self._doors: tuple[Desk, Access, Audit] | None = None
         self._asked_to_stop = asyncio.Event()
 
     async def run(self) -> None:
         self._listen_for_signals()
         pages = await self._expose(self._gateway.tables.gateway)
+        room = self._open_access(self._gateway.tables.gateway)
         try:
             await self._start()
             try:
@@ -137,7 +137,7 @@ class _Service:
                 async with (
                     reloading(self._health.config, self._home, self._log),
                     centred(self._centre, self._health, self._gateway),
-                    self._api(self._health, pages),
+                    self._api(self._health, pages, room),
                 ):
                     await self._asked_to_stop.wait()
                 self._log.info("gateway_stopping")
@@ -147,7 +147,21 @@ class _Service:
                 await self._gateway.stop()
             self._log.info("gateway_stopped")
         finally:
+            if room is not None:
+                await room.close()
             await pages.close()
+
+    def _open_access(self, row: GatewayRow) -> AccessRoom | None:
+        """Who may come in; None where there is no API to come to."""
+        if row.api is None:
+            return None
+        from framegate.access.room import open_access  # noqa: PLC0415 - as the API below
+
+        gateway = self._gateway
+        room = open_access(self._home.root, row.name, row.tenant, row.access.issuers, gateway.clock, self._log)
+        gateway.api_may_write = lambda name, tag: room.may_still(name, Permission.TAGS_WRITE, tag)
+        tell_first_start(room, self._home.root)
+        return room
 
     async def _start(self) -> None:
         try:
@@ -169,16 +183,16 @@ class _Service:
         return await exposition.serve(self._gateway.metrics, host.strip("[]"), int(port), self._why_not_ready)
 
     @contextlib.asynccontextmanager
-    async def _api(self, health: Health, pages: exposition.Exposition) -> AsyncIterator[None]:
+    async def _api(self, health: Health, pages: exposition.Exposition, room: AccessRoom | None) -> AsyncIterator[None]:
         """The API, where drivers.yml has a row for it."""
         row, gateway = self._gateway.tables.gateway.api, self._gateway
-        if row is None or self._doors is None:
+        if row is None or room is None:
             yield
             return
         from framegate.api.server import serve_api  # noqa: PLC0415 - 0.3 s that a gateway without an API need not pay
 
         server = await serve_api(
-            health, *self._doors, row, self._log, gateway.metrics,
+            health, gateway.desk, room, room.audit, row, self._log, gateway.metrics,
             clock=gateway.clock, base=self._home.config, ready=self._why_not_ready, scrape=pages.page,
         )  # fmt: skip
         try:

@@ -6,14 +6,10 @@ periods) is checked here. Relations between rows are in references.py.
 
 from __future__ import annotations
 
-<<<<<<< HEAD
 import contextlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path as FilePath
-=======
-from collections.abc import Mapping
 from ipaddress import ip_address
->>>>>>> api
+from pathlib import Path as FilePath
 from types import MappingProxyType
 from typing import Any
 
@@ -22,24 +18,17 @@ from msgspec import ValidationError, convert
 from framegate.access.issuer import ALGORITHMS, IssuerOptions
 from framegate.config.problems import Problems
 from framegate.config.rows import (
-<<<<<<< HEAD
     AS_ASKED,
     NO_OPTIONS,
     AccessRow,
-=======
-    NO_OPTIONS,
     ApiRow,
->>>>>>> api
     ConnectorRow,
     DriverRow,
     GatewayRow,
     RuleRow,
     StoreRow,
     VariableRow,
-<<<<<<< HEAD
     Writing,
-=======
->>>>>>> api
 )
 from framegate.config.schema import table_schema
 from framegate.config.units import bytes_text, duration_text, parse_bytes, parse_duration
@@ -104,10 +93,10 @@ class Reader:
 
 def gateway_row(raw: Mapping[str, Any], problems: Problems) -> GatewayRow:
     """The section `gateway` of drivers.yml."""
-<<<<<<< HEAD
-    rest = {key: value for key, value in raw.items() if key not in {"store", "access", "outbound"}}
+    rest = {key: value for key, value in raw.items() if key not in {"access", "api", "outbound", "store"}}
     store, access = _store_row(raw.get("store", {}), problems), _access_row(raw.get("access", {}))
-    return GatewayRow(**rest, store=store, access=access, outbound=tuple(raw.get("outbound", ())))
+    api = _api_row(raw["api"], problems) if "api" in raw else None
+    return GatewayRow(**rest, api=api, store=store, access=access, outbound=tuple(raw.get("outbound", ())))
 
 
 def _access_row(raw: Mapping[str, Any]) -> AccessRow:
@@ -122,10 +111,6 @@ def _access_row(raw: Mapping[str, Any]) -> AccessRow:
         for row in raw.get("issuers", ())
     )
     return AccessRow(tuple(issuers))
-=======
-    rest = {key: value for key, value in raw.items() if key not in {"api", "store"}}
-    api = _api_row(raw["api"], problems) if "api" in raw else None
-    return GatewayRow(**rest, api=api, store=_store_row(raw.get("store", {}), problems))
 
 
 def _api_row(raw: Mapping[str, Any], problems: Problems) -> ApiRow:
@@ -151,7 +136,6 @@ def is_loopback(listen: str) -> bool:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         return False
->>>>>>> api
 
 
 def _store_row(raw: Mapping[str, Any], problems: Problems) -> StoreRow:

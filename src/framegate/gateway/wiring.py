@@ -33,6 +33,7 @@ from framegate.endpoint.endpoint import Endpoint, endpoint_from_row
 from framegate.endpoint.outbound import Outbound
 from framegate.endpoint.pool import EndpointPool
 from framegate.gateway.binding import Factories, bind
+from framegate.gateway.command_door import asker_of, command_door
 from framegate.gateway.commands import SlotDevices, routes_of
 from framegate.gateway.home import Home
 from framegate.gateway.mapping_clock import MappingClock
@@ -54,6 +55,7 @@ class Gateway:
     """Everything that runs, from lines to connectors. One per process and home.
 
     turn  held by whoever stops and starts connectors or devices: one at a time
+    api_may_write  whether a principal of the API may still write a tag; set before the start by whoever serves one
     """
 
     def __init__(self, home: Home, tables: Tables, plugins: Mapping[str, Manifest], log: Log, clock: Clock) -> None:
@@ -67,6 +69,7 @@ class Gateway:
         self._dice = random.Random()  # noqa: S311 - jitter, not secrets
         self.factories = Factories(plugins)
         self.turn = asyncio.Lock()
+        self.api_may_write: Callable[[str, str], bool] = _nobody
         self._outbox_tasks: dict[str, asyncio.Task[None]] = {}
         self._encoders: dict[str, tuple[Encoder, Encoder]] = {}
 
@@ -125,7 +128,9 @@ class Gateway:
         slots = [self.make_slot(row, driver, binding.plans(row, driver)) for row, driver in drivers]
         self.runtime = Runtime(self.lines, self.bus, self.clock, self._dice, self.log, self.metrics)
         devices = SlotDevices(self.runtime, self.clock)
-        self.desk = CommandDesk(self.store.disk, self.bus, devices, self.clock, self.log, self.metrics)
+        self.desk = CommandDesk(
+            self.store.disk, self.bus, devices, self.clock, self.log, self.metrics, may_again=self._may_again
+        )
         self.desk.use(routes_of(tables, binding, self.store.catalogue, self.bus.latest.value))
         return slots
 
@@ -212,7 +217,15 @@ class Gateway:
 
         def context(lost: Callable[[GatewayError], None]) -> ConnectorContext:
             return ConnectorContext(
-                row.name, gateway.name, row.endpoint, self.lines, self.clock, self.log, lost, gateway.tenant
+                row.name,
+                gateway.name,
+                row.endpoint,
+                self.lines,
+                self.clock,
+                self.log,
+                lost,
+                tenant=gateway.tenant,
+                commands=command_door(self.desk, row.name, lambda: self.tables.connectors.get(row.name)),
             )
 
         return Outbox(
@@ -236,6 +249,13 @@ class Gateway:
             backfill_encoder=backfill_encoder,
             dead_letters=self.store.letters,
         )
+
+    def _may_again(self, origin: str, tag: str) -> bool:
+        """Whether the asker of a command that an earlier run accepted may still write its tag; False where in doubt."""
+        door, _, name = origin.partition(":")
+        if door == "north":
+            return asker_of(name, lambda: self.tables.connectors.get(name)).may(tag)
+        return door == "local" or (door == "rest" and self.api_may_write(name, tag))
 
     def forget_tags(self) -> None:
         """Names, types or units of tags have changed: encoders drop what they learnt of them."""
@@ -263,3 +283,7 @@ class Gateway:
             )
         )
         return live, backfill
+
+
+def _nobody(name: str, tag: str) -> bool:
+    return False

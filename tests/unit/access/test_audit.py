@@ -507,7 +507,7 @@ def test_lines_are_synced_before_the_head_promises_them_and_that_before_the_answ
         sound = getattr(os, name)
 
         def call(handle: int, *rest: Any) -> Any:
-            calls.append((name, Path(os.readlink(f"/proc/self/fd/{handle}")).name))
+            calls.append((name, Path(f"/proc/self/fd/{handle}").readlink().name))
             return sound(handle, *rest)
 
         monkeypatch.setattr(os, name, call)
