@@ -1,4 +1,4 @@
-"""A world for the desk: a log whose groups become durable one by one, a device with moods, crashes between any two steps.
+"""A world for the desk: a log whose groups become durable one by one, moody devices, power cuts between any two steps.
 
 Every command writes a value of its own, so that the device's log of writes says which command it was.
 """
