@@ -112,7 +112,7 @@ def set_value(
     with _gateway(home) as gateway:
         row = gateway.get(tag)
         command = Command(id_ or new_command_id(), tag, _typed(row, value), 0, ttl_s, verify, retry, select)
-        record = gateway.write(command)
+        (record,) = gateway.write([command])
         until = time.monotonic() + wait_s
         while record.outcome is None and (left_s := until - time.monotonic()) > 0:
             record = gateway.command(command.id, left_s)

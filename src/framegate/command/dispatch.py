@@ -23,8 +23,8 @@ from framegate.contract.errors import DeviceRefused, GatewayError, StoreFailed
 from framegate.contract.frame import Value
 from framegate.contract.ports import Clock, Log
 
-BATCH_WRITES_MAX = 100
-"""Commands of one driver call."""
+BATCH_WRITES_MAX = 64
+"""Commands of one driver call; a slow serial line carries them within the runtime's patience with one call."""
 TOGETHER_S_MIN = 10.0
 """A command that has less time left is sent by itself: its deadline would cut off the others."""
 PER_DEVICE_MAX = 1_000
@@ -168,7 +168,7 @@ class Dispatcher:
     # -- asking the device --------------------------------------------------------------------------------------
 
     async def _write(self, device: str, queue: deque[Entry], batch: Sequence[Sending], deadline: float) -> None:
-        writes = [Write(sending.route.bound.id, sending.raw) for sending in batch]
+        writes = [Write(sending.route.bound.id, sending.raw, sending.entry.deadline) for sending in batch]
         results = await self._devices.write(device, writes, deadline, [sending.route.bound for sending in batch])
         ends: list[Verdict] = []
         again: list[Entry] = []

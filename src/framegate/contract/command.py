@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, unique
+from math import inf
 from typing import Final, Protocol
 
 from framegate.contract.frame import TagId, Value
@@ -127,10 +128,14 @@ class Desk(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """One raw value for one bound tag; scale has been undone, range has been checked."""
+    """One raw value for one bound tag; scale has been undone, range has been checked.
+
+    expires   monotonic seconds; no byte of it leaves later, and then its outcome is NOT_SENT
+    """
 
     tag: TagId
     value: Value
+    expires: float = inf
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,6 +119,12 @@ class Gateway:
         self.mapping = MappingClock(mapping, self.bus, self.clock, self.log)
         self.rules = self.host_rules(self.tables, self.make_rules(self.tables, names, self.store.catalogue), names)
         self.lines = EndpointPool(self.endpoints_of(self.tables), self.clock, self.log, self.metrics)
+        self.runtime = Runtime(self.lines, self.bus, self.clock, self._dice, self.log, self.metrics)
+        devices = SlotDevices(self.runtime, self.clock)
+        self.desk = CommandDesk(
+            self.store.disk, self.bus, devices, self.clock, self.log, self.metrics, may_again=self._may_again
+        )
+        self.desk.use(routes_of(tables, binding, self.store.catalogue, self.bus.latest.value))
         self.outboxes = {
             row.name: self.make_outbox(row, self.tables.gateway)
             for row in self.tables.connectors.values()
@@ -126,12 +132,6 @@ class Gateway:
         }
         drivers = [(row, self.factories.driver(row)) for row in self.tables.drivers.values() if row.enabled]
         slots = [self.make_slot(row, driver, binding.plans(row, driver)) for row, driver in drivers]
-        self.runtime = Runtime(self.lines, self.bus, self.clock, self._dice, self.log, self.metrics)
-        devices = SlotDevices(self.runtime, self.clock)
-        self.desk = CommandDesk(
-            self.store.disk, self.bus, devices, self.clock, self.log, self.metrics, may_again=self._may_again
-        )
-        self.desk.use(routes_of(tables, binding, self.store.catalogue, self.bus.latest.value))
         return slots
 
     async def stop(self) -> None:

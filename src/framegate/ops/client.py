@@ -169,15 +169,15 @@ class ControlClient:
         request = {"op": "alarm", "id": id_, "action": action, "note": note, "seconds": seconds}
         return alarm_from(self._ask(request)["row"])
 
-    def write(self, command: Command) -> CommandRecord:
-        """Submit a command; durable on return.
+    def write(self, commands: Sequence[Command]) -> list[CommandRecord]:
+        """Submit commands; each is durable on return.
 
         raises StoreFailed E4218, Busy E4204 - nothing was accepted
         """
-        row = {name: getattr(command, name) for name in ("id", "tag", "ttl_s", "verify", "retry", "select")}
-        row["value"] = command_value(command.value)
-        (record,) = self._ask_patiently({"op": "write", "commands": [row]}, WRITE_WAIT_S)["records"]
-        return command_record_from(record)
+        names = ("id", "tag", "ttl_s", "verify", "retry", "select")
+        rows = [{**{name: getattr(one, name) for name in names}, "value": command_value(one.value)} for one in commands]
+        reply = self._ask_patiently({"op": "write", "commands": rows}, WRITE_WAIT_S)
+        return [command_record_from(record) for record in reply["records"]]
 
     def command(self, id_: str, wait_s: float = 0.0) -> CommandRecord:
         """What is known of a command once it has its outcome, or after so long; raises DeviceRefused E4219."""

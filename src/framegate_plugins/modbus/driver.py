@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from math import inf
 from typing import Any
 
 from framegate.contract.command import Outcome, Write, WriteResult
@@ -28,7 +29,9 @@ SPLIT_ROUNDS_MAX = 12
 """Times that one scan may cut refused reads in two: 2 ** 12 is more tags than one request can hold."""
 SERIAL_UNIT_MAX = 247  # MODBUS over Serial Line V1.02, 2.2; 0 is broadcast there, and nobody answers
 WRITE_WAIT_TIMEOUTS = 2.0
-"""A write that could not begin within this many time-outs is not sent."""
+"""A write without a deadline that could not begin within this many time-outs is not sent."""
+WRITE_WAIT_S_MAX = 20.0
+"""The same for one with a later deadline: less than the runtime's patience with one call."""
 
 
 class ModbusDriver:
@@ -96,7 +99,7 @@ class ModbusDriver:
         asks = [Ask(self._options.unit, job.request) for job in jobs]
         exchange = Exchange(self._options.unit, asks, timeout_s=self._options.timeout_s)
         exchange.is_write = True
-        exchange.expires_at = asyncio.get_running_loop().time() + WRITE_WAIT_TIMEOUTS * self._options.timeout_s
+        exchange.expires_at = self._expiry(commands)
         if asks:
             try:
                 _, session = self._opened()
@@ -106,6 +109,12 @@ class ModbusDriver:
                     refused.setdefault(index, WriteResult(command.tag, Outcome.NOT_SENT, error.text))
                 return [refused[index] for index in range(len(commands))]
         return results_from(commands, jobs, exchange.answers, refused)
+
+    def _expiry(self, commands: Sequence[Write]) -> float:
+        """Loop time after which no request of these begins any more."""
+        expires = min((command.expires for command in commands), default=inf)
+        wait_s = WRITE_WAIT_TIMEOUTS * self._options.timeout_s if expires == inf else WRITE_WAIT_S_MAX
+        return min(expires, asyncio.get_running_loop().time() + wait_s)
 
     async def close(self) -> None:
         """Give the line back."""

@@ -23,17 +23,25 @@ from typing import Any, Final
 from framegate.contract.command import ID_CHARACTERS_MAX, TTL_S, TTL_S_MAX, Command, CommandRecord, Outcome
 from framegate.contract.frame import Value
 from framegate_plugins.mqtt.packets import Publish
-from framegate_plugins.mqtt.properties import Property, integer, words
+from framegate_plugins.mqtt.properties import Property, PropertyValue, integer, words
 from framegate_plugins.mqtt.topics import is_topic_name, matches
 
 PAYLOAD_BYTES_MAX: Final = 4_096
 TOPIC_BYTES_MAX: Final = 1_024
 CORRELATION_BYTES_MAX: Final = 1_024
+TAG_CHARACTERS_MAX: Final = 128  # as contract/tables/variables.schema.json has it
 REASON_CHARACTERS_MAX: Final = 1_024
 TEXT_CHARACTERS_MAX: Final = 1_024
 TAG: Final = "{tag}"
 _INT_MIN, _INT_MAX = -(1 << 63), (1 << 64) - 1
 _TIME_MAX = (1 << 63) - 1
+_KEPT: Final = {
+    Property.RESPONSE_TOPIC: TOPIC_BYTES_MAX,
+    Property.CORRELATION_DATA: CORRELATION_BYTES_MAX,
+    Property.MESSAGE_EXPIRY: 0,
+    Property.TOPIC_ALIAS: 0,
+}
+"""Properties that mean something here; the longest value of a text or of bytes."""
 _KEYS: Final = ("id", "tag", "value", "issued", "ttl_ms", "verify", "retry", "select")
 _ID = re.compile(rf"[A-Za-z0-9_.-]{{1,{ID_CHARACTERS_MAX}}}")
 _NO_NAME = re.compile(r"[\x00-\x1f\x7f-\x9f#+/{}]")  # not within one level of a topic
@@ -81,7 +89,7 @@ class CommandTopics:
         if not matches(self.filter, topic):
             raise MessageRefused(f"topic {topic[:80]!r} is none of {self.filter}; send commands there")
         tag = _unescaped(topic.split("/")[self._levels.index(TAG)])
-        if not tag:
+        if not tag or len(tag) > TAG_CHARACTERS_MAX or not tag.isprintable():
             raise MessageRefused(f"topic {topic[:80]!r} names no tag; put its name where {self.filter} has a +")
         return tag
 
@@ -103,6 +111,16 @@ class CommandTopics:
         if not is_topic_name(topic) or topic.startswith("$") or matches(self.filter, topic):
             return False
         return len(topic.encode()) <= TOPIC_BYTES_MAX
+
+
+def trimmed(publish: Publish) -> Publish:
+    """What is kept of a message while it waits: what can be used of it, and enough of the rest to be refused."""
+    kept: dict[Property, PropertyValue] = {}
+    for name, most in _KEPT.items():
+        value = publish.properties.get(name)
+        if value is not None:
+            kept[name] = value[: most + 1] if isinstance(value, str | bytes) else value
+    return replace(publish, topic=publish.topic[: TOPIC_BYTES_MAX + 1], properties=kept)
 
 
 def command_from(publish: Publish, tag: str, received: int, new_id: str, oversize: int = 0) -> Command:

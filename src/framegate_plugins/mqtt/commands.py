@@ -30,6 +30,7 @@ from framegate_plugins.mqtt.command_message import (
     answer_from,
     command_from,
     id_from,
+    trimmed,
     ulid,
 )
 from framegate_plugins.mqtt.command_options import CommandOptions
@@ -184,7 +185,7 @@ class Commands:
         if len(publish.payload) > PAYLOAD_BYTES_MAX:
             publish, oversize = replace(publish, payload=b""), len(publish.payload)
         dropped = self._inbound.dropped
-        self._inbound.take(Arrival(publish, self._clock.now_ns(), oversize))
+        self._inbound.take(Arrival(trimmed(publish), self._clock.now_ns(), oversize))
         if self._inbound.dropped > dropped:
             self._log_refusal("E5117", "messages of QoS 0 come faster than they are taken; they are not answered")
         self._wake.set()
@@ -376,5 +377,5 @@ class Commands:
 
 
 def _deadline(command: Command, received: int) -> int:
-    """ns UTC."""
-    return (command.issued or received) + round(command.ttl_s * 1e9)
+    """ns UTC. A clock of the asker that is fast gives a command no more time than its ttl from here."""
+    return min(command.issued or received, received) + round(command.ttl_s * 1e9)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
 from framegate.contract.command import Outcome, Write, WriteResult
-from framegate.contract.errors import NotConnected
+from framegate.contract.errors import NoReply, NotConnected
 from framegate.contract.frame import TagId
 from framegate.runtime.lane import ORDERS_WAITING_MAX
 from framegate.runtime.lifecycle import State
@@ -169,6 +171,59 @@ def test_write_wrong_number_of_results_is_a_bug(make_plant: Any) -> None:
         await plant.until(lambda: slot.health.state is State.ACTIVE)
         assert outcomes(await slot.write(ONE, plant.clock.monotonic() + 5)) == [Outcome.UNKNOWN]
         await plant.until(lambda: len(plant.log.events("slot_bug")) == 1)
+        await plant.runtime.stop()
+
+    run_virtual(scenario())
+
+
+def test_write_tags_are_introduced_to_a_driver_that_has_not_scanned_them(make_plant: Any) -> None:
+    async def scenario() -> None:
+        plant = make_plant()
+        driver = ScriptedDriver(on_read=[5.0])
+        slot = plant.slot(driver)
+        await plant.runtime.start([slot])
+        await plant.until(lambda: slot.health.state.is_open)
+        planned: list[str] = []
+        plan = driver.plan
+        driver.plan = lambda tags: planned.extend(tag.name for tag in tags) or plan(tags)  # type: ignore[method-assign]
+        tags = scripted_tags(7, 1)
+        for _ in range(2):
+            writes = [Write(tags[0].id, 1.0)]
+            assert outcomes(await slot.write(writes, plant.clock.monotonic() + 9, tags)) == [Outcome.CONFIRMED]
+        assert planned == [tags[0].name]
+        await plant.runtime.stop()
+
+    run_virtual(scenario())
+
+
+def test_read_back_brings_rows_out_of_turn_and_publishes_none(make_plant: Any) -> None:
+    async def scenario() -> None:
+        plant = make_plant()
+        slot = plant.slot(ScriptedDriver())
+        tags = scripted_tags(3, 1)
+        with pytest.raises(NotConnected, match="E4105"):
+            await slot.read_back(tags, plant.clock.monotonic() + 1)
+        await plant.runtime.start([slot])
+        await plant.until(lambda: slot.health.state is State.ACTIVE)
+        published = len(plant.sink.published)
+        (batch,) = await slot.read_back(tags, plant.clock.monotonic() + 1)
+        assert batch.tag.tolist() == [tags[0].id]
+        assert len(plant.sink.published) == published
+        await plant.runtime.stop()
+
+    run_virtual(scenario())
+
+
+def test_read_back_of_a_silent_device_fails_by_its_deadline(make_plant: Any) -> None:
+    async def scenario() -> None:
+        plant = make_plant()
+        slot = plant.slot(ScriptedDriver(on_read=[0.0, *[3.0] * 9]))
+        await plant.runtime.start([slot])
+        await plant.until(lambda: slot.health.state is State.ACTIVE)
+        before = plant.clock.monotonic()
+        with pytest.raises(NoReply):
+            await slot.read_back(scripted_tags(3, 1), before + 1)
+        assert plant.clock.monotonic() - before < 1.1
         await plant.runtime.stop()
 
     run_virtual(scenario())

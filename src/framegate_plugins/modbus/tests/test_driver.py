@@ -440,3 +440,14 @@ async def test_simulators_of_two_trials_do_not_share_memory(trial: Trial) -> Non
     first.units[1].hold[0] = 1
     assert isinstance(second, Simulator)
     assert second.units[1].hold[0] == 0
+
+
+async def test_write_whose_time_has_run_out_is_not_sent(trial: Trial) -> None:
+    simulator = await trial.simulate()
+    driver = await trial.open(simulator.url)
+    driver.plan(bound_tags("hr:0 int16"))
+    now = asyncio.get_running_loop().time()
+    (late,) = await driver.write([Write(TagId(0), 7, now - 0.1)])
+    (right,) = await driver.write([Write(TagId(0), 8, now + 5.0)])
+    assert (late.outcome, right.outcome) == (Outcome.NOT_SENT, Outcome.CONFIRMED)
+    assert simulator.units[1].hold[0] == 8

@@ -18,6 +18,7 @@ from framegate_plugins.mqtt.command_message import (
     answer_from,
     command_from,
     id_from,
+    trimmed,
     ulid,
 )
 from framegate_plugins.mqtt.packets import Publish
@@ -169,10 +170,35 @@ def test_tag_is_one_level_of_the_topic(topic: str, tag: str) -> None:
     assert TOPICS.tag_of(topic) == tag
 
 
-@pytest.mark.parametrize("topic", ["acme/cmd/a/b", "acme/cmd", "other/cmd/a", "acme/cmd/", "a" * 60_000])
+@pytest.mark.parametrize(
+    "topic", ["acme/cmd/a/b", "acme/cmd", "other/cmd/a", "acme/cmd/", "a" * 60_000, "acme/cmd/a\x07"]
+)
 def test_topic_without_a_tag_is_refused(topic: str) -> None:
     with pytest.raises(MessageRefused):
         TOPICS.tag_of(topic)
+
+
+@given(st.binary(max_size=3_000), st.text(max_size=3_000), st.text(st.characters(codec="ascii"), max_size=2_000))
+def test_what_is_kept_of_a_message_means_the_same(correlation: bytes, response: str, tag: str) -> None:
+    properties: Properties = {
+        Property.CORRELATION_DATA: correlation,
+        Property.RESPONSE_TOPIC: response,
+        Property.MESSAGE_EXPIRY: 9,
+        Property.USER_PROPERTY: (("a", "b" * 9_000),),
+    }
+    whole = Publish(f"acme/cmd/{tag}", b"1", 2, packet_id=7, properties=properties)
+    kept = trimmed(whole)
+    assert TOPICS.answer_to(kept) == TOPICS.answer_to(whole)
+    assert command_from(kept, "a", NOW, NEW) == command_from(whole, "a", NOW, NEW)
+    assert _tag(kept) == _tag(whole)
+    assert sum(map(len, (kept.topic, *map(str, kept.properties.values())))) < 9_000
+
+
+def _tag(publish: Publish) -> str:
+    try:
+        return TOPICS.tag_of(publish.topic)
+    except MessageRefused:
+        return ""
 
 
 def test_answer_goes_to_the_template_where_no_response_topic_is_named() -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any, cast
 
+import jsonschema_rs
 import pytest
 
 from framegate.contract.command import Outcome
@@ -145,7 +147,12 @@ async def test_command_is_tried_again_until_the_log_takes_it(scene: Scene, failu
 
 
 @pytest.mark.parametrize(
-    ("payload", "seconds"), [(b'{"value": 1, "ttl_ms": 4000}', 4), (b'{"value": 1, "ttl_ms": 90000}', 30)]
+    ("payload", "seconds"),
+    [
+        (b'{"value": 1, "ttl_ms": 4000}', 4),
+        (b'{"value": 1, "ttl_ms": 90000}', 30),
+        (b'{"value": 1, "ttl_ms": 4000, "issued": "2099-01-01T00:00:00Z"}', 4),
+    ],
 )
 async def test_patience_ends_with_the_command_or_after_half_a_minute(
     scene: Scene, payload: bytes, seconds: int
@@ -301,6 +308,21 @@ def test_mistakes_of_the_row_are_named(change: dict[str, Any], why: str) -> None
     with pytest.raises(Misconfigured, match=why) as error:
         parse_options({"commands": {**ROW, **change}})
     assert error.value.stable_code == "E5101"
+
+
+@pytest.mark.parametrize(
+    ("row", "is_sound"),
+    [({}, True), (ROW, True), ({**ROW, "qos": 2}, True), ({"topic": "cmd/{tag}"}, False), ({"tags": ["*"]}, False),
+     ({"qos": 1}, False), ({**ROW, "qos": 0}, False), ({**ROW, "topics": ""}, False)],
+)  # fmt: skip
+def test_schema_and_code_agree_on_a_row(row: dict[str, Any], *, is_sound: bool) -> None:
+    schema = json.loads((Path(module.__file__).parent / "connector.schema.json").read_text())
+    assert jsonschema_rs.validator_for(schema).is_valid({"commands": row}) == is_sound
+    if is_sound:
+        parse_options({"commands": row})
+    else:
+        with pytest.raises(Misconfigured):
+            parse_options({"commands": row})
 
 
 def test_commands_do_not_go_with_outgoing_qos_2() -> None:
