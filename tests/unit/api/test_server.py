@@ -77,7 +77,7 @@ async def test_slow_crowd_does_not_keep_a_good_client_out(server: Server, stage:
             began = time.monotonic()
             assert (await client.get("/livez")).status_code == 200
             took.append(time.monotonic() - began)
-    assert sorted(took)[-1] <= GOOD_P99_S
+    assert max(took) <= GOOD_P99_S
     assert stage.metrics.gauge("edge_api_connections").sample() <= CONNECTIONS_PER_PEER_MAX
     assert stage.metrics.counter("edge_api_refused_total", reason="crowd").value >= SLOW_SOCKETS - 64
     for _, writer in slow:
