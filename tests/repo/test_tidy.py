@@ -28,6 +28,7 @@ THIS_FILE = Path(__file__).resolve()
 
 BROAD_EXCEPT_PLACES = {
     "src/framegate/access/audit.py": "edge of the audit log's thread",
+    "src/framegate/api/app.py": "edge of a request",
     "src/framegate/bus/commit.py": "edge of the log's thread",
     "src/framegate/bus/probe.py": "edge of a child process",
     "src/framegate/bus/rocks.py": "rocksdict raises bare Exception",

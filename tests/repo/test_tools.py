@@ -41,6 +41,10 @@ def test_layers_hold() -> None:
     run("-c", "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_cache=True))")
 
 
+def test_api_document_and_table_are_fresh() -> None:
+    run(str(ROOT / "tools" / "render_api.py"), "--check")
+
+
 def test_bench_table_is_fresh() -> None:
     run("-m", "benches.report", "--check")
 

@@ -139,8 +139,10 @@ def _responses(operation: Operation, schemas: Mapping[str, Any]) -> dict[str, An
 
 
 def _tidied(schema: Any) -> Any:
-    """Descriptions without the indentation of the source they stand in."""
+    """Descriptions without the indentation of the source they stand in; lists that say what they hold."""
     if isinstance(schema, dict):
+        if schema.get("type") == "array" and "items" not in schema:
+            schema = {**schema, "items": {}}  # msgspec's word for anything; some generators insist on it
         return {
             key: inspect.cleandoc(value) if key == "description" and isinstance(value, str) else _tidied(value)
             for key, value in schema.items()
