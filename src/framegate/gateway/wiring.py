@@ -131,8 +131,7 @@ class Gateway:
             if row.enabled
         }
         drivers = [(row, self.factories.driver(row)) for row in self.tables.drivers.values() if row.enabled]
-        slots = [self.make_slot(row, driver, binding.plans(row, driver)) for row, driver in drivers]
-        return slots
+        return [self.make_slot(row, driver, binding.plans(row, driver)) for row, driver in drivers]
 
     async def stop(self) -> None:
         """Stop reading, keep what was read, deliver what is under way, close. Within 2 s, nothing lost."""
