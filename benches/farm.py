@@ -19,6 +19,7 @@ import numpy as np
 import uvloop
 
 REQUEST_BYTES = 12
+WRITES = (6, 16)
 REFRESH_S = 0.05
 
 
@@ -40,7 +41,7 @@ class Registers:
 
 
 class Device(asyncio.Protocol):
-    """One connection; answers function codes 3 and 4."""
+    """One connection; answers function codes 3 and 4, and says yes to 6 and 16 without keeping what is written."""
 
     def __init__(self, registers: Registers) -> None:
         self.registers = registers
@@ -54,6 +55,13 @@ class Device(asyncio.Protocol):
             data = self.rest + data
         at, end, image, out = 0, len(data), self.registers.image, []
         while end - at >= REQUEST_BYTES:
+            if data[at + 7] in WRITES:
+                size = 6 + ((data[at + 4] << 8) | data[at + 5])
+                if end - at < size:
+                    break
+                out.append(data[at : at + 4] + b"\0\6" + data[at + 6 : at + 12])
+                at += size
+                continue
             first = 2 * ((data[at + 8] << 8) | data[at + 9])
             size = 2 * ((data[at + 10] << 8) | data[at + 11])
             head = data[at : at + 2] + b"\0\0" + (size + 3).to_bytes(2, "big")

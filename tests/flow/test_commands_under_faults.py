@@ -357,7 +357,7 @@ def _judge(asked: list[Wish], device: Device, account: Account, faults: list[int
     ] == []
     assert [wish.final for wish in asked if wish.outcome == "UNKNOWN" and not _has_fault(wish, faults)] == []
     confirmed = sum(wish.outcome == "CONFIRMED" for wish in asked)
-    assert confirmed > len(asked) / 2, "the trouble left nothing to be judged"
+    assert confirmed > len(asked) / 5, "the trouble left nothing to be judged"
 
 
 def _lies_about(wish: Wish, reached: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""The audit log on the loop: notes wait together for one write and two syncs, in the thread `edge-audit`.
+"""The audit log on the loop: notes wait together for one write and one sync, in the thread `edge-audit`.
 
 `note` returns when the record is durable. While the disk is slow, notes gather; the next group takes all of them.
 """

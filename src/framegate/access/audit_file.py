@@ -1,4 +1,4 @@
-"""The files of the audit log: lines are appended, synced, promised in audit.head, and only then acknowledged.
+"""The files of the audit log: lines are appended, synced, noted in audit.head, and only then acknowledged.
 
     audit.000000000001.jsonl ... audit.jsonl     the chain in files of 8 MiB, named by their first record
     audit.head                                   number and hash of the last record that was promised
@@ -211,12 +211,16 @@ def read_head(path: Path) -> Link | None:
 
 
 def write_head(path: Path, link: Link) -> None:
-    """Promise a place: overwritten where it stands, in one sector, and synced."""
+    """Promise a place: overwritten where it stands, in one sector.
+
+    The lines are synced, this is not: a power cut may bring an older head back, and lines that follow it are kept.
+    """
     is_new = not path.exists()
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, MODE)
     try:
         os.pwrite(handle, _head_text(link), 0)
-        os.fsync(handle)
+        if is_new:
+            os.fsync(handle)
     finally:
         os.close(handle)
     if is_new:

@@ -8,6 +8,7 @@ Limits of bytes and time on the wire are the server's (server.py).
 
 from __future__ import annotations
 
+import asyncio
 import math
 import traceback
 from collections.abc import Mapping, Sequence
@@ -56,6 +57,7 @@ class Api:
         self._site, self._audit, self._log, self._metrics = site, audit, log, metrics
         self._rates = Rates()
         self._in_flight = 0
+        self._noting: set[asyncio.Task[None]] = set()  # bounded by what the audit log takes
         self._counters: dict[tuple[str, int], Counter] = {}
         by_path: dict[str, dict[str, Operation]] = {}
         for one in operations:
@@ -160,11 +162,19 @@ class Api:
             outcome = "denied" if isinstance(error, Denied) else error.stable_code
             raise
         finally:
-            await self._note(replace(entry, outcome=outcome, details={"request": call.id, **note}), call.id)
+            ended = replace(entry, outcome=outcome, details={"request": call.id, **note})
+            task = asyncio.create_task(self._note(ended, call.id), name=f"audit {call.id}")
+            self._noting.add(task)
+            task.add_done_callback(self._noting.discard)
         return answer
 
+    async def settle(self) -> None:
+        """What has been done is in the audit log, or its log says why not."""
+        if self._noting:
+            await asyncio.wait(self._noting)
+
     async def _note(self, entry: AuditEntry, request: str) -> None:
-        """Keep what has happened already; a full disk does not undo it."""
+        """Keep what has happened already; a full disk does not undo it, and the answer does not wait for it."""
         try:
             await self._audit.note(entry)
         except StoreFailed as error:

@@ -51,7 +51,7 @@ class Server:
     """
 
     def __init__(self, api: Api, crowd: Crowd) -> None:
-        self._crowd = crowd
+        self._api, self._crowd = api, crowd
         self._state = ServerState()
         self._server: asyncio.Server | None = None
         self._config = Config(
@@ -105,6 +105,7 @@ class Server:
             task.cancel()
         if late:
             await asyncio.wait(late, timeout=CLOSE_WAIT_S)
+        await self._api.settle()
 
 
 async def serve_api(

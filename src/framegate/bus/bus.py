@@ -132,6 +132,7 @@ class Bus:
                 self._meters.rows.value += len(piece.tag)
                 self._meters.batches.value += 1
         self._wal.bind(changes, kept)
+        self._wal.hurry()  # somebody waits for the answer
         if self._occupancy() >= PAUSE_AT:
             self._press()
 

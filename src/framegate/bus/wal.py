@@ -122,10 +122,15 @@ class Wal:
         self.head = Position(self.head + len(batch.tag))
         if not self._is_eager:
             self._arm(self.options.commit_interval_s)
-        if group.size >= COMMIT_BYTES and not self._is_due:
+        if group.size >= COMMIT_BYTES:
+            self.hurry()
+        return Placed(first, batch)
+
+    def hurry(self) -> None:
+        """Commit at the end of this turn of the loop, or after the sync that is under way."""
+        if not self._is_due:
             self._is_due = True
             self._loop.call_soon(self._commit)
-        return Placed(first, batch)
 
     def bind(self, changes: Sequence[Change], kept: Callable[[], None]) -> None:
         """Changes that become durable in one piece with the rows appended in this turn of the loop, never before them.
