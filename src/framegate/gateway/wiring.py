@@ -124,7 +124,15 @@ class Gateway:
         slots = [self.make_slot(row, driver, binding.plans(row, driver)) for row, driver in drivers]
         self.runtime = Runtime(self.lines, self.bus, self.clock, self._dice, self.log, self.metrics)
         devices = SlotDevices(self.runtime, self.clock)
-        self.desk = CommandDesk(self.store.disk, self.bus, devices, self.clock, self.log, self.metrics)
+        self.desk = CommandDesk(
+            self.store.disk,
+            self.bus,
+            devices,
+            self.clock,
+            self.log,
+            self.metrics,
+            is_tag=lambda name: self.store.catalogue.find(name) is not None,
+        )
         self.desk.use(routes_of(tables, binding, self.store.catalogue, self.bus.latest.value))
         return slots
 
