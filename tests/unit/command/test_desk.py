@@ -99,13 +99,12 @@ def test_verify_confirms_only_what_the_device_holds(world: World) -> None:
 
 
 def test_asker_whose_right_cannot_be_told_stops_no_other_command(world: World) -> None:
-    answers = iter([True, ValueError("a bug")])
+    answers = iter([True])
 
     def may(tag: str) -> bool:
-        answer = next(answers)
-        if isinstance(answer, Exception):
-            raise answer
-        return bool(tag) and answer
+        if not next(answers, False):
+            raise ValueError(f"a bug with {tag}")
+        return True
 
     async def ask() -> Any:
         await world.desk.submit([Command("n1", "a", 1)], Asker("rest:eve", may))
@@ -148,7 +147,7 @@ def test_old_ids_are_forgotten_by_age_and_number_and_new_ones_are_refused_when_t
     world.pass_time(journal_module.KEPT_NS / 1e9)
     monkeypatch.setattr(journal_module, "KEPT_MAX", 100)
     write(world, *[Command(f"n{i}", "a", i) for i in range(8, 12)])
-    assert [record.command.id for record in world.records()] == ["n8", "n9", "n10", "n11"] or len(world.records()) == 4
+    assert [record.command.id for record in world.records()] == ["n8", "n9", "n10", "n11"]
     assert world.desk.find("n0") is None
     assert [record.command.id for record in world.desk.recent(2, before="n10")] == ["n9", "n8"]
     keys = {key[:1] for family, key in world.medium.store if family == "commands"}
