@@ -38,8 +38,9 @@ _UNKEPT = frozenset(("E4200", "E4203", "E4205", "E4209"))
 """Refusals that are no business of the journal: whoever may not write cannot fill it, and the id stays free."""
 
 
-def _everybody(origin: str, tag: str) -> bool:
-    return bool(origin or tag)
+def everybody(origin: str, tag: str) -> bool:
+    """Where nobody's rights are kept, whoever might write before may write still."""
+    return True
 
 
 class CommandDesk:
@@ -59,7 +60,7 @@ class CommandDesk:
         metrics: Metrics,
         *,
         is_tag: Callable[[str], bool],
-        may_again: MayAgain = _everybody,
+        may_again: MayAgain = everybody,
     ) -> None:
         self._rows, self._clock, self._log, self._may_again = rows, clock, log, may_again
         self._is_tag = is_tag

@@ -20,7 +20,8 @@ from itertools import chain
 
 from framegate.bus.bus import Bus
 from framegate.bus.store import Store, StoreOptions, open_store
-from framegate.command.desk import CommandDesk
+from framegate.command.desk import CommandDesk, everybody
+from framegate.command.route import MayAgain
 from framegate.config import ConnectorRow, DriverRow, GatewayRow, Tables
 from framegate.config.plan import outline_of
 from framegate.config.watch import scripts_in
@@ -52,7 +53,8 @@ from framegate.runtime.slot import Slot
 class Gateway:
     """Everything that runs, from lines to connectors. One per process and home.
 
-    turn  held by whoever stops and starts connectors or devices: one at a time
+    turn       held by whoever stops and starts connectors or devices: one at a time
+    may_again  whether an origin may still write a tag, for commands that an earlier run accepted; set before start
     """
 
     def __init__(self, home: Home, tables: Tables, plugins: Mapping[str, Manifest], log: Log, clock: Clock) -> None:
@@ -66,6 +68,7 @@ class Gateway:
         self._dice = random.Random()  # noqa: S311 - jitter, not secrets
         self.factories = Factories(plugins)
         self.turn = asyncio.Lock()
+        self.may_again: MayAgain = everybody
         self._outbox_tasks: dict[str, asyncio.Task[None]] = {}
         self._encoders: dict[str, tuple[Encoder, Encoder]] = {}
 
@@ -132,6 +135,7 @@ class Gateway:
             self.log,
             self.metrics,
             is_tag=lambda name: self.store.catalogue.find(name) is not None,
+            may_again=self.may_again,
         )
         self.desk.use(routes_of(tables, binding, self.store.catalogue, self.bus.latest.value))
         return slots

@@ -12,10 +12,11 @@ from framegate.command import desk as desk_module
 from framegate.command import journal as journal_module
 from framegate.command.dispatch import BATCH_WRITES_MAX, RETRIES_MAX
 from framegate.command.gate import BUCKETS_MAX, Buckets, Selections
-from framegate.contract.command import BATCH_MAX, Asker, Command, CommandRecord, Outcome
+from framegate.command.route import Routes
+from framegate.contract.command import BATCH_MAX, Asker, Command, CommandRecord, Outcome, Stage
 from framegate.contract.errors import Busy, StoreFailed
 
-from .world import World
+from .world import COMMIT_S, World
 
 ANNA = Asker("rest:anna", bool)
 
@@ -180,3 +181,51 @@ def test_selection_ends_by_itself() -> None:
     assert selections.take("pump", "rest:anna", 0.0)
     assert selections.holder("pump", 29.9) == "rest:anna"
     assert not selections.holder("pump", 30.0)
+
+
+def accept(world: World, *commands: Command) -> None:
+    """Have commands accepted, and cut the power before it is durable that they are sent."""
+    world.submit(commands)
+    world.pass_time(COMMIT_S + 0.001)
+    assert {record.stage for record in world.records()} == {Stage.ACCEPTED}
+
+
+def test_restart_sends_what_was_accepted_while_its_time_lasts(world: World) -> None:
+    accept(world, Command("n1", "a", 1), Command("n2", "a", 2, 0, 1.0))
+    world.crash(survives=False, down_s=2.0)
+    world.pass_time(5.0)
+    first, second = world.records()
+    assert (first.outcome, second.outcome, second.code) == (Outcome.CONFIRMED, Outcome.NOT_SENT, "E2600")
+    assert [seen.value for seen in world.plant.seen] == [1.0]
+
+
+def test_restart_with_a_clock_that_was_set_back_sends_nothing(world: World) -> None:
+    accept(world, Command("n1", "a", 1))
+    world.clock.step_wall(-10.0)
+    world.crash(survives=False)
+    world.pass_time(5.0)
+    (record,) = world.records()
+    assert (record.outcome, record.code) == (Outcome.NOT_SENT, "E4216")
+    assert world.plant.seen == []
+
+
+def test_restart_asks_whether_the_origin_may_still_write(world: World) -> None:
+    accept(world, Command("n1", "a", 1))
+    world.revoked["rest:anna"] = 0.0
+    world.crash(survives=False)
+    world.pass_time(5.0)
+    (record,) = world.records()
+    assert (record.outcome, record.code) == (Outcome.REJECTED, "E4205")
+    assert world.plant.seen == []
+
+
+def test_tables_that_drop_a_tag_end_what_waits_and_not_what_has_left(world: World) -> None:
+    world.submit([Command("n1", "a", 1), Command("n2", "a", 2), Command("n3", "b", 3)])
+    world.pass_time(2 * COMMIT_S + 0.005)
+    assert [seen.value for seen in world.plant.seen] == [1.0]
+    world.desk.use(Routes({"b": world.routes.by_name["b"]}, world.routes.ack_tag))
+    world.pass_time(5.0)
+    outcomes = {record.command.id: (record.outcome, record.code) for record in world.records()}
+    assert outcomes == {
+        "n1": (Outcome.CONFIRMED, ""), "n2": (Outcome.NOT_SENT, "E4217"), "n3": (Outcome.CONFIRMED, ""),
+    }  # fmt: skip
