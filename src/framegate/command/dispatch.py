@@ -27,7 +27,7 @@ BATCH_WRITES_MAX = 64
 """Commands of one driver call; a slow serial line carries them within the runtime's patience with one call."""
 TOGETHER_S_MIN = 10.0
 """A command that has less time left is sent by itself: its deadline would cut off the others."""
-PER_DEVICE_MAX = 1_000
+PER_DEVICE_MAX = 5_000
 """Commands waiting for one device."""
 RETRIES_MAX = 3
 RETRY_PAUSE_S = 1.0
