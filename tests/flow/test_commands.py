@@ -55,9 +55,9 @@ async def judge() -> AsyncIterator[Judge]:
     bits = [SimData(0, values=[False] * 64, datatype=DataType.BITS)]
     hold = [SimData(0, count=100, values=0, datatype=DataType.REGISTERS)]
     device = SimDevice(1, (bits, bits, hold, hold))
-    server = ModbusTcpServer(device, address=("127.0.0.1", 0), trace_pdu=made.trace)
+    server: Any = ModbusTcpServer(device, address=("127.0.0.1", 0), trace_pdu=made.trace)
     await server.serve_forever(background=True)
-    made.port = server.transport.sockets[0].getsockname()[1]  # type: ignore[union-attr]
+    made.port = server.transport.sockets[0].getsockname()[1]
     yield made
     await server.shutdown()
 

@@ -10,7 +10,7 @@ docs/reference/commands.md.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import islice
 
@@ -38,13 +38,15 @@ _UNKEPT = frozenset(("E4200", "E4203", "E4205", "E4209"))
 """Refusals that are no business of the journal: whoever may not write cannot fill it, and the id stays free."""
 
 
-def _everybody(origin: str, tag: str) -> bool:
-    return bool(origin or tag)
+def everybody(origin: str, tag: str) -> bool:
+    """Where nobody's rights are kept, whoever might write before may write still."""
+    return True
 
 
 class CommandDesk:
     """Satisfies contract.command.Desk.
 
+    is_tag     whether there is a tag of a name, that may be written or not
     may_again  whether an origin may still write a tag; asked for commands that an earlier run accepted
     """
 
@@ -57,9 +59,11 @@ class CommandDesk:
         log: Log,
         metrics: Metrics,
         *,
-        may_again: MayAgain = _everybody,
+        is_tag: Callable[[str], bool],
+        may_again: MayAgain = everybody,
     ) -> None:
         self._rows, self._clock, self._log, self._may_again = rows, clock, log, may_again
+        self._is_tag = is_tag
         self._meters = Meters(metrics)
         self._journal = Journal(disk, rows)
         self._meters.watch(lambda: self._journal.open)
@@ -200,8 +204,8 @@ class CommandDesk:
         refusal = self._gate.may_ask(origin, now)
         route = self.routes.by_name.get(tag)
         if refusal is None and route is None:
-            if self.routes.is_tag(tag):
-                text = f"tag {tag}: its row does not allow writing; set access: RW or W in variables.yml"
+            if self._is_tag(tag):
+                text = f"tag {tag}: not writable under this name; its row needs access: RW or W, and `rename` counts"
                 refusal = Refusal("E4202", text)
             else:
                 refusal = Refusal("E4201", f"tag {tag}: no such tag; `edge tags ls` lists them")

@@ -27,7 +27,7 @@ BATCH_WRITES_MAX = 64
 """Commands of one driver call; a slow serial line carries them within the runtime's patience with one call."""
 TOGETHER_S_MIN = 10.0
 """A command that has less time left is sent by itself: its deadline would cut off the others."""
-PER_DEVICE_MAX = 1_000
+PER_DEVICE_MAX = 5_000
 """Commands waiting for one device."""
 RETRIES_MAX = 3
 RETRY_PAUSE_S = 1.0
@@ -94,15 +94,21 @@ class Dispatcher:
                 del self._queues[device]
 
     async def _serve_next(self, device: str, queue: deque[Entry]) -> None:
-        batch = [] if self._is_stopping else self._next(queue)
-        if not batch:
+        if self._is_stopping or not queue:
             return
+        first = queue[0]
+        batch: list[Sending] = []
         try:
-            await self._send(device, queue, batch)
+            batch = self._next(queue)
+            if batch:
+                await self._send(device, queue, batch)
         except Exception as error:  # noqa: BLE001 - a supervisor's edge: the next commands go on
             text = f"{type(error).__name__}: {error}; please report this"
             self._log.error("command_bug", driver_id=device, reason=text)
-            self._ledger.end([Verdict(sending.entry, Outcome.UNKNOWN, "E4212", text) for sending in batch])
+            for entry in [sending.entry for sending in batch] or [first]:
+                if entry in queue:
+                    queue.remove(entry)
+                self._ledger.end([Verdict(entry, Outcome.UNKNOWN, "E4212", f"tag {entry.command.tag}: {text}")])
 
     # -- before it leaves ---------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from framegate.command.entry import Entry
-from framegate.command.record import decode_record, encode_record
+from framegate.command.record import DAMAGED, decode_record, encode_record
 from framegate.contract.command import CommandRecord
 from framegate.contract.errors import Busy, StoreFailed
 from framegate.contract.frame import Batch
@@ -93,7 +93,10 @@ class Journal:
         return record
 
     def newest(self, before: str) -> Iterator[CommandRecord]:
-        """Records, newest first, from the one before the command `before` on. Raises StoreFailed."""
+        """Records, newest first, from the one before the command `before` on; damaged ones are left out.
+
+        raises  StoreFailed - not readable now
+        """
         place = self._last
         if before:
             entry = self._by_id.get(before)
@@ -101,7 +104,7 @@ class Journal:
             place = found - 1 if found else 0
         for number in range(place, self._first - 1, -1):
             entry = self._by_place.get(number)
-            record = entry.record if entry is not None else self._read(number)
+            record = entry.record if entry is not None else self._readable(number)
             if record is not None and (entry is None or entry.is_kept):
                 yield record
 
@@ -176,6 +179,15 @@ class Journal:
             self._by_place.pop(self._first, None)
             self._first += 1
         return changes
+
+    def _readable(self, place: int) -> CommandRecord | None:
+        """The record at a place; None also where it is damaged."""
+        try:
+            return self._read(place)
+        except StoreFailed as error:
+            if error.stable_code != DAMAGED:
+                raise
+            return None
 
     def _read(self, place: int) -> CommandRecord | None:
         key = _RECORD + place.to_bytes(_PLACE_BYTES, "big")

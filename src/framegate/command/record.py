@@ -16,7 +16,7 @@ from framegate.contract.errors import StoreFailed
 from framegate.contract.frame import Value
 
 _CHECK_BYTES = 4
-_DAMAGED = "E3003"
+DAMAGED = "E3003"
 
 
 def encode_record(key: bytes, record: CommandRecord) -> bytes:
@@ -70,4 +70,4 @@ def _record(row: Any) -> CommandRecord:
 
 def _damaged(key: bytes, why: str) -> StoreFailed:
     text = f"durable log, command {key.hex()}: {why}; run `edge wal verify` and check the disk"
-    return StoreFailed(text, code=_DAMAGED)
+    return StoreFailed(text, code=DAMAGED)

@@ -44,12 +44,11 @@ class Route:
 class Routes:
     """All routes of the tables in force.
 
-    ack     makes the row that tells of an outcome; None where no tag may be written, so that nobody waits for one
-    is_tag  whether a name that has no route is a tag at all
+    by_name  by the names under which tags are known outside
+    ack_tag  catalogue id of the rows that tell of outcomes; None where no tag may be written
     """
 
     by_name: Mapping[str, Route] = field(default_factory=dict)
-    is_tag: Callable[[str], bool] = field(default=lambda _: False)
     ack_tag: int | None = None
 
 

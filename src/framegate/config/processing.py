@@ -88,6 +88,8 @@ class ProcessingReferences:
             expression = self._parse(index, "interlock", wish.interlock)
             if expression is not None and not expression.dependencies:
                 self._add(index, "interlock", "E1192", 'it reads no tag; name one: tag["pump3.running"]')
+            elif expression is not None and "{value}" in expression.shape.template:
+                self._add(index, "interlock", "E1191", "it looks at tags only: there is no value before the write")
             elif expression is not None:
                 self._guards.append(_Asking(index, row, expression))
 

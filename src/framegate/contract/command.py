@@ -105,15 +105,20 @@ class CommandRecord:
 
 
 class Desk(Protocol):
-    """The one door for writes. Used on the loop."""
+    """The one door for writes. Used on the loop.
+
+    What looks up old commands reads the store, and raises StoreFailed while that cannot be read.
+    """
 
     async def submit(self, commands: Sequence[Command], asker: Asker) -> Sequence[CommandRecord]:
         """Take commands; on return each is durable: accepted or further, or refused. One record each, in order.
 
         A known id with the same content returns what is known of it (C1). With other content it is refused: the record
-        has code E4203 and is not kept.
+        has code E4203 and is not kept. Nor is one of a command that is malformed (E4200), denied (E4205) or over its
+        rate (E4209): its id stays free.
 
-        raises  StoreFailed - the log does not take them now; nothing was accepted. Busy E4204 - too many wait
+        raises  StoreFailed - the log does not take them now; nothing was sent, and an id that became durable all the
+                same ends as NOT_SENT. Busy E4204 - too many wait
         """
 
     async def wait(self, id: str, seconds: float) -> CommandRecord | None:  # noqa: A002 - what it is called

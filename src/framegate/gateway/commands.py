@@ -33,7 +33,7 @@ def routes_of(
     """
     writable = {row.tag: row for row in tables.variables if row.source and "W" in row.access}
     if not writable:
-        return Routes(is_tag=_is_tag(catalogue))
+        return Routes()
     bound = _writable_tags(binding)
     interlocks = Interlocks(
         {row.tag: row.writing.interlock for row in writable.values() if row.writing.interlock}, tables, catalogue
@@ -43,7 +43,7 @@ def routes_of(
         interlock = interlocks.of(row.tag, latest)
         routes[row.name] = _route(row, bound[row.tag], interlock)
     ack = catalogue.intern(ACK_TAG, ALARM_DEVICE, ValueType.STRING, "", "R")
-    return Routes(routes, _is_tag(catalogue), ack)
+    return Routes(routes, ack)
 
 
 def _route(row: VariableRow, bound: BoundTag, interlock: Callable[[], str]) -> Route:
@@ -69,10 +69,6 @@ def _writable_tags(binding: Binding) -> dict[str, BoundTag]:
         for tag in tags
         if "W" in tag.access
     }
-
-
-def _is_tag(catalogue: Catalogue) -> Callable[[str], bool]:
-    return lambda name: catalogue.find(name) is not None
 
 
 class SlotDevices:

@@ -120,9 +120,15 @@ class Gateway:
         self.rules = self.host_rules(self.tables, self.make_rules(self.tables, names, self.store.catalogue), names)
         self.lines = EndpointPool(self.endpoints_of(self.tables), self.clock, self.log, self.metrics)
         self.runtime = Runtime(self.lines, self.bus, self.clock, self._dice, self.log, self.metrics)
-        devices = SlotDevices(self.runtime, self.clock)
         self.desk = CommandDesk(
-            self.store.disk, self.bus, devices, self.clock, self.log, self.metrics, may_again=self._may_again
+            self.store.disk,
+            self.bus,
+            SlotDevices(self.runtime, self.clock),
+            self.clock,
+            self.log,
+            self.metrics,
+            is_tag=lambda name: self.store.catalogue.find(name) is not None,
+            may_again=self._may_again,
         )
         self.desk.use(routes_of(tables, binding, self.store.catalogue, self.bus.latest.value))
         self.outboxes = {

@@ -220,15 +220,8 @@ class World:
         """A fresh process on what the last one left."""
         self.log = ModelLog(self.medium, self.loop)
         self.events = CollectingLog()
-        self.desk = CommandDesk(
-            self.log,
-            self.log,
-            self.plant,
-            self.clock,
-            self.events,
-            Metrics(),
-            may_again=lambda origin, _: self._may(origin),
-        )
+        ports = (self.log, self.log, self.plant, self.clock, self.events, Metrics())
+        self.desk = CommandDesk(*ports, is_tag=lambda name: name == "d", may_again=lambda origin, _: self._may(origin))
         self.desk.use(self.routes)
 
         async def begin() -> None:
@@ -267,11 +260,6 @@ class World:
     def book(self, record: CommandRecord) -> None:
         if record.code not in {"E4200", "E4203", "E4205", "E4209"} or self.desk.find(record.command.id) == record:
             self.told.setdefault(record.command.id, []).append(record)
-
-    @property
-    def has_stepped(self) -> bool:
-        """The wall clock was set: deadlines across a restart are then what it says."""
-        return bool(self.clock.step_ns)
 
     def pass_time(self, seconds: float) -> None:
         self.run(asyncio.sleep(seconds))

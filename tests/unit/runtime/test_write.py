@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from framegate.contract.command import Outcome, Write, WriteResult
+from framegate.contract.driver import BoundTag
 from framegate.contract.errors import NoReply, NotConnected
 from framegate.contract.frame import TagId
 from framegate.runtime.lane import ORDERS_WAITING_MAX
 from framegate.runtime.lifecycle import State
 from framegate.testing.loop import run_virtual
-from framegate.testing.scripted import ScriptedDriver, never, scripted_tags
+from framegate.testing.scripted import ScriptedDriver, ScriptedPlan, never, scripted_tags
 
 ONE = [Write(TagId(1), 1.0)]
 
@@ -185,7 +187,12 @@ def test_write_tags_are_introduced_to_a_driver_that_has_not_scanned_them(make_pl
         await plant.until(lambda: slot.health.state.is_open)
         planned: list[str] = []
         plan = driver.plan
-        driver.plan = lambda tags: planned.extend(tag.name for tag in tags) or plan(tags)  # type: ignore[method-assign]
+
+        def noted(tags: Sequence[BoundTag]) -> ScriptedPlan:
+            planned.extend(tag.name for tag in tags)
+            return plan(tags)
+
+        driver.plan = noted  # type: ignore[method-assign]
         tags = scripted_tags(7, 1)
         for _ in range(2):
             writes = [Write(tags[0].id, 1.0)]
