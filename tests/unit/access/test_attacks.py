@@ -149,6 +149,8 @@ TOKENS: dict[str, Attack] = {
     "exp with ten thousand digits": lambda i: raw_claims(i, lambda text: text.replace(str(i.now_s + 600), "9" * 5000)),
     "iat in the future": lambda i: i.token(iat=i.now_s + jwt.LEEWAY_S + 1),
     "nbf in the future": lambda i: i.token(nbf=i.now_s + jwt.LEEWAY_S + 1),
+    "nbf true": lambda i: i.token(nbf=True),
+    "nbf NaN": lambda i: i.token(nbf=float("nan")),
     "nbf a text": lambda i: i.token(nbf="0"),
     "sub empty": lambda i: i.token(sub=""),
     "sub a number": lambda i: i.token(sub=1),
