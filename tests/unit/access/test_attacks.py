@@ -248,6 +248,7 @@ SOUND: dict[str, Attack] = {
     "typ missing": lambda i: f"Bearer {i.token(header={'typ': None})}",
     "thumbprint in the header": lambda i: f"Bearer {i.token(header={'x5t': 'AAAA'})}",
     "jti missing": lambda i: f"Bearer {i.token(jti=None)}",
+    "claims as nested as providers have them": lambda i: f"Bearer {i.token(access=[{'roles': ['a']}] * 100)}",
     "just expired, within the leeway": lambda i: f"Bearer {i.token(exp=i.now_s - jwt.LEEWAY_S + 1, iat=i.now_s - 99)}",
     "time with a fraction": lambda i: f"Bearer {i.token(exp=i.now_s + 0.5)}",
 }
