@@ -26,12 +26,15 @@ from framegate.contract.access import Permission, Principal
 from framegate.contract.ports import Log
 
 TOKEN_BYTES_MAX = 8192
+"""Whoever takes a token from outside refuses a longer one before it comes here."""
 LEEWAY_S = 60
 """How far the issuer's clock and ours may differ."""
 LIFE_S_MAX = 86_400
 """From iat to exp. A JWT that lives longer is refused: until when would a revocation have to be kept?"""
 CACHE_MAX = 4096
 """Verified JWTs that are remembered until they expire. Who falls out shows the token again."""
+BRACKETS_MAX = 256
+"""Arrays and objects in a header or in claims."""
 SUBJECT_CHARACTERS_MAX = 128
 KEY_PREFIX = "jwt:"
 """Of `Principal.key`; the token's hash follows."""
@@ -65,11 +68,11 @@ class Verifier:
         self._issuers = {row.issuer: (row, KeyFile(row)) for row in filled}
         self._tenant, self._log = tenant, log
         self._sound: OrderedDict[str, Verified] = OrderedDict()
+        for issuer in self._issuers:  # now and not with the first token: what checks them takes 0.1 s to load
+            self._refresh(issuer)
 
     def verify(self, text: str, now_ns: int) -> Verified | None:
         """Who shows this JWT; None where it is none of ours, or no good. Revocation is for the caller to ask."""
-        if len(text) > TOKEN_BYTES_MAX or not self._issuers:
-            return None
         key = KEY_PREFIX + hash_of(text)
         found = self.known(key, now_ns)
         if found is None:
@@ -118,7 +121,7 @@ class Verifier:
             if public is None or header["alg"] not in public.names or not _is_signed(signed, signature, public):
                 return None
             return self._principal(self._issuers[issuer][0], claims, public.id, key, now_ns)
-        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        except (ValueError, TypeError, KeyError, OverflowError):
             return None  # text from outside that is no JWT of ours, in one of many ways
 
     def _principal(
@@ -165,7 +168,9 @@ def _decoded(part: str) -> bytes:
 
 
 def _object(data: bytes) -> dict[str, Any]:
-    """A JSON object as RFC 8259 has it: no member twice, no NaN."""
+    """A JSON object as RFC 8259 has it: no member twice, no NaN; not deep, as depth costs more time than length."""
+    if data.count(b"[") + data.count(b"{") > BRACKETS_MAX:
+        raise ValueError("too many arrays and objects")
     value = json.loads(data.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_number)
     if not isinstance(value, dict):
         raise TypeError("no object")
@@ -184,12 +189,11 @@ def _no_number(name: str) -> float:
 
 
 def _kid_of(header: Mapping[str, Any]) -> str | None:
-    kid = header.get("kid")
-    if kid is not None and not isinstance(kid, str):
+    if "kid" not in header:
+        return None
+    if not isinstance(header["kid"], str):
         raise TypeError("a kid is text")
-    if "kid" in header and not kid:
-        raise ValueError("an empty kid")
-    return kid
+    return header["kid"]
 
 
 def _text(value: Any, characters_max: int) -> str:

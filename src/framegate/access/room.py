@@ -143,6 +143,8 @@ class AccessRoom:
         raises  Misconfigured E4304, E4301; StoreFailed E4303; Denied E4300
         """
         is_first = by.key == setup.KEY
+        if is_first and not self._setup.is_valid():
+            raise Denied("the set-up token has ended; restart the gateway for another one, or use `edge token add`")
         if is_first and wish.role != setup.ROLE:
             raise Denied(f"the set-up token makes a token of the role {setup.ROLE} only")
         made = await in_thread("edge-access", lambda: self._file.add(wish, is_first=is_first))

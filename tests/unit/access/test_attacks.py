@@ -7,15 +7,18 @@ import hashlib
 import hmac
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from framegate.access import jwt
-from framegate.access.issuer import IssuerKey, IssuerOptions
+from framegate.access.issuer import IssuerKey, IssuerOptions, read_keys
 from framegate.access.room import AccessRoom, open_access
 from framegate.contract.access import Permission
-from framegate.contract.errors import Denied
+from framegate.contract.errors import Denied, Misconfigured
 from framegate.testing.fakes import CollectingLog, FakeClock
 
 Attack = Callable[[Any], str]
@@ -149,6 +152,8 @@ TOKENS: dict[str, Attack] = {
     "exp with ten thousand digits": lambda i: raw_claims(i, lambda text: text.replace(str(i.now_s + 600), "9" * 5000)),
     "iat in the future": lambda i: i.token(iat=i.now_s + jwt.LEEWAY_S + 1),
     "nbf in the future": lambda i: i.token(nbf=i.now_s + jwt.LEEWAY_S + 1),
+    "nbf true": lambda i: i.token(nbf=True),
+    "nbf NaN": lambda i: i.token(nbf=float("nan")),
     "nbf a text": lambda i: i.token(nbf="0"),
     "sub empty": lambda i: i.token(sub=""),
     "sub a number": lambda i: i.token(sub=1),
@@ -243,6 +248,7 @@ SOUND: dict[str, Attack] = {
     "typ missing": lambda i: f"Bearer {i.token(header={'typ': None})}",
     "thumbprint in the header": lambda i: f"Bearer {i.token(header={'x5t': 'AAAA'})}",
     "jti missing": lambda i: f"Bearer {i.token(jti=None)}",
+    "claims as nested as providers have them": lambda i: f"Bearer {i.token(access=[{'roles': ['a']}] * 100)}",
     "just expired, within the leeway": lambda i: f"Bearer {i.token(exp=i.now_s - jwt.LEEWAY_S + 1, iat=i.now_s - 99)}",
     "time with a fraction": lambda i: f"Bearer {i.token(exp=i.now_s + 0.5)}",
 }
@@ -323,19 +329,51 @@ async def test_damaged_key_set_lets_nobody_in_and_is_told_once(
     assert "E4302" in told["reason"] or "key set" in told["reason"]
 
 
-async def test_private_or_double_key_is_refused_and_foreign_kinds_are_passed_over(
-    room: AccessRoom, issuer: Any
-) -> None:
-    header = f"Bearer {issuer.token()}"
+def jwks(tmp_path: Path, *keys: dict[str, Any]) -> Path:
+    path = tmp_path / "keys.json"
+    path.write_text(json.dumps({"keys": keys}))
+    return path
+
+
+def test_key_that_must_not_be_there_refuses_the_whole_set(tmp_path: Path, issuer: Any) -> None:
     ours = jwk_of(issuer, "eddsa")
-    issuer.publish(
-        extra=({"kty": "EC", "crv": "P-521", "kid": "x"}, {**ours, "kid": "e", "use": "enc"}, {"kty": "AKP"})
-    )
-    await room.authenticate(header, "10.0.0.7")
-    for extra in ({**ours, "kid": "y", "d": "AAAA"}, ours):
-        issuer.publish(extra=(extra,))
-        with pytest.raises(Denied):
-            await room.authenticate(header, "10.0.0.8")
+    weak = rsa.generate_private_key(65537, 1024).public_key().public_numbers()
+    pair = Ed25519PrivateKey.generate()
+    point, scalar = b64(pair.public_key().public_bytes_raw()), b64(pair.private_bytes_raw())
+    private = {"kty": "OKP", "crv": "Ed25519", "kid": "p", "x": point, "d": scalar}
+    cases: list[tuple[dict[str, Any], str]] = [
+        (private, "shared or private"),
+        ({"kty": "oct", "k": b64(bytes(32)), "kid": "s"}, "shared or private"),
+        ({"kty": "RSA", "kid": "w", "e": "AQAB", "n": b64(weak.n.to_bytes(128))}, "2048 to 8192 bits"),
+        ({"kty": "RSA", "kid": "w", "e": "AQAB", "n": b64(b"\xff" * 2048)}, "2048 to 8192 bits"),
+        (ours, "same kid"),
+        ({**ours, "kid": "k" * 129}, "128 characters"),
+        ({**ours, "kid": 7}, "128 characters"),
+        ({**ours, "kid": "y", "x": "AAAA"}, "damaged"),
+    ]
+    for extra, why in cases:
+        with pytest.raises(Misconfigured, match=why) as error:
+            read_keys(jwks(tmp_path, ours, extra))
+        assert error.value.stable_code == "E4302"
+    with pytest.raises(Misconfigured, match="more than 32"):
+        read_keys(jwks(tmp_path, *({**ours, "kid": str(number)} for number in range(33))))
+
+
+def test_keys_for_something_else_are_passed_over(tmp_path: Path, issuer: Any) -> None:
+    ours = jwk_of(issuer, "eddsa")
+    others: list[dict[str, Any]] = [
+        {"kty": "EC", "crv": "P-521", "kid": "a"},
+        {"kty": "AKP", "kid": "b"},
+        {"kty": ["OKP"], "kid": "c"},
+        {**ours, "kid": "d", "use": "enc"},
+        {**ours, "kid": "e", "key_ops": ["sign"]},
+        {**ours, "kid": "f", "alg": "RS256"},
+        {**jwk_of(issuer, "rs256"), "kid": "g", "alg": "PS256"},
+    ]
+    assert [key.kid for key in read_keys(jwks(tmp_path, *others, ours))] == ["eddsa"]
+    assert [key.kid for key in read_keys(issuer.keys, ["RS256", "EdDSA"])] == ["eddsa", "rs256"]
+    with pytest.raises(Misconfigured, match="no key for"):
+        read_keys(jwks(tmp_path, *others))
 
 
 async def test_cached_token_ends_with_its_time_also_when_the_clock_jumps(

@@ -351,6 +351,8 @@ async def test_setup_token_ends_after_a_quarter_of_an_hour(room: AccessRoom, clo
     clock.step_wall(-3600)
     await clock.advance(VALID_S)
     assert not room.is_valid(by)
+    with pytest.raises(Denied):
+        await room.create_token(TokenWish("root", "admin"), by)
     assert await refused(room, f"Bearer {text}") == "E4300"
 
 
