@@ -11,12 +11,11 @@ from __future__ import annotations
 import math
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Final
-from urllib.parse import unquote
+from urllib.parse import parse_qsl, unquote
 
 import msgspec
-from starlette.datastructures import Headers, QueryParams
+from starlette.datastructures import Headers
 from starlette.routing import Route, Router, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -77,33 +76,34 @@ class Api:
         if operation is None:
             allowed = ", ".join(sorted(methods))
             refused = problem("E4231", f"{scope['path']} has no {scope['method'][:16]}; it has {allowed}")
-            await _send(send, scope, _problem_answer(refused, (("allow", allowed),)))
+            await _send(send, scope, *_refused(refused, (("allow", allowed),)))
             return
         id_ = ulid(self._site.clock.now_ns())
         try:
-            answer = await self._guarded(operation, id_, scope, receive)
+            answer, body = await self._guarded(operation, id_, scope, receive)
         except _ClientGone:
             return
         self._count(operation.id, answer.status)
-        await _send(send, scope, answer)
+        await _send(send, scope, answer, body)
 
-    async def _guarded(self, operation: Operation, id_: str, scope: Scope, receive: Receive) -> Answer:
+    async def _guarded(self, operation: Operation, id_: str, scope: Scope, receive: Receive) -> tuple[Answer, bytes]:
+        """The answer and its bytes, whatever goes wrong."""
         if self._in_flight >= IN_FLIGHT_MAX:
             self._metrics.counter("edge_api_refused_total", reason="overload").value += 1
             full = problem("E4251", f"{IN_FLIGHT_MAX} requests are under way; ask again in a moment")
-            return _problem_answer(full, (("retry-after", "1"),))
+            return _refused(full, (("retry-after", "1"),))
         self._in_flight += 1
         try:
             answer = await self._answer(operation, id_, scope, receive)
-            return answer if isinstance(answer.body, bytes) else replace(answer, body=_encoder.encode(answer.body))
+            return answer, answer.body if isinstance(answer.body, bytes) else _encoder.encode(answer.body)
         except GatewayError as error:
-            return _problem_answer(problem_of(error), _headers_of(error))
+            return _refused(problem_of(error), _headers_of(error))
         except _ClientGone:
             raise
         except Exception as error:  # noqa: BLE001 - the edge of a request: whoever asks is told, and the others go on
             trace = traceback.format_exception(error, limit=-TRACE_FRAMES)
             self._log.error("api_failed", operation=operation.id, request=id_, reason=repr(error), trace=trace)
-            return _problem_answer(problem("E4239", "the gateway failed on this request", request=id_))
+            return _refused(problem("E4239", "the gateway failed on this request", request=id_))
         finally:
             self._in_flight -= 1
 
@@ -150,8 +150,8 @@ class Api:
         """What must be audited is not begun before that it begins is on disk; raises StoreFailed E4306 then."""
         target = call.path.get(operation.target, "")
         details = {"request": call.id, **operation.details(call)}
-        entry = AuditEntry(call.principal.name, operation.id, target, "begun", peer, details)
-        await self._audit.note(entry)
+        name = call.principal.name
+        await self._audit.note(AuditEntry(name, operation.id, target, "begun", peer, details))
         outcome, note = "E4239", {}
         try:
             answer = await operation.handler(call)
@@ -160,7 +160,8 @@ class Api:
             outcome = "denied" if isinstance(error, Denied) else error.stable_code
             raise
         finally:
-            await self._note(replace(entry, outcome=outcome, details={"request": call.id, **note}), call.id)
+            ended = AuditEntry(name, operation.id, target, outcome, peer, {"request": call.id, **note})
+            await self._note(ended, call.id)
         return answer
 
     async def _note(self, entry: AuditEntry, request: str) -> None:
@@ -177,7 +178,7 @@ class Api:
             await send({"type": "websocket.close", "code": 1008})
             return
         text = f"no such path; {PREFIX}/openapi.json lists all of them"
-        await _send(send, scope, _problem_answer(problem("E4230", text)))
+        await _send(send, scope, *_refused(problem("E4230", text)))
 
     def _count(self, operation: str, status: int) -> None:
         key = (operation, status // 100)
@@ -200,8 +201,9 @@ class _Resource:
 
 def _query(operation: Operation, scope: Scope) -> msgspec.Struct:
     """Parameters of the query; raises FrameBroken E4235."""
+    pairs = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
     try:
-        return msgspec.convert(dict(QueryParams(scope["query_string"])), operation.query, strict=False)
+        return msgspec.convert(dict(pairs), operation.query, strict=False)
     except msgspec.ValidationError as error:
         raise FrameBroken(f"query: {str(error)[0].lower()}{str(error)[1:]}", code="E4235") from error
 
@@ -247,8 +249,8 @@ def _outcome_of(answer: Answer) -> str:
     return answer.body.code or "UNKNOWN" if isinstance(answer.body, Problem) else "ok"
 
 
-def _problem_answer(found: Problem, headers: tuple[tuple[str, str], ...] = ()) -> Answer:
-    return Answer(_encoder.encode(found), found.status, headers, CONTENT_TYPE)
+def _refused(found: Problem, headers: tuple[tuple[str, str], ...] = ()) -> tuple[Answer, bytes]:
+    return Answer(found, found.status, headers, CONTENT_TYPE), _encoder.encode(found)
 
 
 def _headers_of(error: GatewayError) -> tuple[tuple[str, str], ...]:
@@ -259,8 +261,7 @@ def _headers_of(error: GatewayError) -> tuple[tuple[str, str], ...]:
     return (("www-authenticate", "Bearer"),) if error.stable_code == "E4300" else ()
 
 
-async def _send(send: Send, scope: Scope, answer: Answer) -> None:
-    body: bytes = answer.body
+async def _send(send: Send, scope: Scope, answer: Answer, body: bytes) -> None:
     headers = [("content-type", answer.content_type), ("content-length", str(len(body))), *_ALWAYS, *answer.headers]
     raw = [(name.lower().encode("latin-1"), value.encode("latin-1", "replace")) for name, value in headers]
     await send({"type": "http.response.start", "status": answer.status, "headers": raw})
