@@ -11,7 +11,9 @@ from __future__ import annotations
 import math
 import traceback
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, Self
 from urllib.parse import parse_qsl, unquote
 
 import msgspec
@@ -31,6 +33,8 @@ from framegate.observe.metrics import Counter, Metrics
 
 IN_FLIGHT_MAX: Final = 128
 """Requests under way at once, over all clients."""
+BODIES_BYTES_MAX: Final = 160 << 20
+"""Of the bodies of all requests under way: three configurations, or a great many writes."""
 RETRY_S: Final = 1.0
 TRACE_FRAMES: Final = 5
 _ALWAYS: Final = (("cache-control", "no-store"), ("x-content-type-options", "nosniff"))
@@ -55,6 +59,7 @@ class Api:
         self._site, self._audit, self._log, self._metrics = site, audit, log, metrics
         self._rates = Rates()
         self._in_flight = 0
+        self._memory = _Memory()
         self._counters: dict[tuple[str, int], Counter] = {}
         by_path: dict[str, dict[str, Operation]] = {}
         for one in operations:
@@ -110,18 +115,19 @@ class Api:
     async def _answer(self, operation: Operation, id_: str, scope: Scope, receive: Receive) -> Answer:
         headers, peer = Headers(scope=scope), _peer(scope)
         principal = await self._admitted(operation, headers, peer)
-        call = Call(
-            site=self._site,
-            principal=principal,
-            path={name: unquote(value) for name, value in scope["path_params"].items()},
-            query=_query(operation, scope),
-            body=await _body(operation, headers, receive),
-            headers={name: headers.get(name, "") for name in operation.headers},
-            id=id_,
-        )
-        if not operation.is_change:
-            return await operation.handler(call)
-        return await self._carry_out(operation, call, peer)
+        with _Share(self._memory) as share:
+            call = Call(
+                site=self._site,
+                principal=principal,
+                path={name: unquote(value) for name, value in scope["path_params"].items()},
+                query=_query(operation, scope),
+                body=await _body(operation, headers, receive, share),
+                headers={name: headers.get(name, "") for name in operation.headers},
+                id=id_,
+            )
+            if not operation.is_change:
+                return await operation.handler(call)
+            return await self._carry_out(operation, call, peer)
 
     async def _admitted(self, operation: Operation, headers: Headers, peer: str) -> Principal:
         """Who asks, if they may; raises Denied, Busy."""
@@ -189,6 +195,35 @@ class Api:
         counter.value += 1
 
 
+@dataclass(slots=True)
+class _Memory:
+    """What all bodies under way may take together, bytes."""
+
+    left: int = BODIES_BYTES_MAX
+
+
+class _Share:
+    """What one request holds of it, from its first byte to its answer."""
+
+    def __init__(self, memory: _Memory) -> None:
+        self._memory, self._held = memory, 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._memory.left += self._held
+
+    def take(self, size: int) -> None:
+        """Raises Busy E4251 where others hold all there is."""
+        if size > self._memory.left:
+            raise Busy("too many large requests are under way; ask again in a moment", wait_s=RETRY_S, code="E4251")
+        self._memory.left -= size
+        self._held += size
+
+
 class _Resource:
     """A path and its operations; starlette's router hands it what comes for it, whatever the method."""
 
@@ -208,14 +243,14 @@ def _query(operation: Operation, scope: Scope) -> msgspec.Struct:
         raise FrameBroken(f"query: {str(error)[0].lower()}{str(error)[1:]}", code="E4235") from error
 
 
-async def _body(operation: Operation, headers: Headers, receive: Receive) -> Any:
-    """The body as the operation takes it; raises FrameBroken E4232, E4233, E4234."""
+async def _body(operation: Operation, headers: Headers, receive: Receive, share: _Share) -> Any:
+    """The body as the operation takes it; raises FrameBroken E4232, E4233, E4234; Busy."""
     if operation.body is None:
         return None
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise FrameBroken(f"body: {kind[:64] or 'nothing'} is announced; send application/json", code="E4233")
-    data = await _received(receive, operation.body_bytes_max, headers)
+    data = await _received(receive, operation.body_bytes_max, headers, share)
     try:
         return msgspec.json.decode(data, type=operation.body)
     except msgspec.ValidationError as error:
@@ -224,7 +259,7 @@ async def _body(operation: Operation, headers: Headers, receive: Receive) -> Any
         raise FrameBroken(f"body: no JSON ({error}); send one value as UTF-8", code="E4234") from error
 
 
-async def _received(receive: Receive, bytes_max: int, headers: Headers) -> bytes:
+async def _received(receive: Receive, bytes_max: int, headers: Headers, share: _Share) -> bytes:
     announced = headers.get("content-length", "0")
     is_fitting = not announced.isdecimal() or (len(announced) < 20 and int(announced) <= bytes_max)
     size, parts = 0, []
@@ -234,6 +269,7 @@ async def _received(receive: Receive, bytes_max: int, headers: Headers) -> bytes
             raise _ClientGone
         parts.append(message.get("body", b""))
         size += len(parts[-1])
+        share.take(len(parts[-1]))
         is_fitting = size <= bytes_max
         if is_fitting and not message.get("more_body", False):
             return b"".join(parts)

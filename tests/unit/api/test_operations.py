@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from framegate.api import app
 from framegate.api.operation import PUBLIC, Operation
 from framegate.api.operations import OPERATIONS
 from framegate.api.plant import livez
@@ -359,6 +360,33 @@ async def test_store_that_fails_is_503_and_a_bug_500_without_its_trace(
     answer = await asking("GET", f"{API}/tags/t1")
     assert told(answer) == (500, "E4239")
     assert stage.log.events("api_failed")[0]["request"] == answer.json()["request"]
+
+
+async def test_bodies_under_way_share_one_memory_and_give_it_back(
+    stage: Any, asking: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = stage.app._memory
+    before = memory.left
+    for value in (1, "x" * 300_000, None):
+        await asking("PUT", f"{API}/tags/t1", json={"value": value})
+    assert memory.left == before
+    monkeypatch.setattr(memory, "left", 10)
+    answer = await asking("PUT", f"{API}/tags/t1", json={"value": 1})
+    assert (told(answer), answer.headers["retry-after"]) == ((503, "E4251"), "1")
+
+
+async def test_requests_under_way_have_a_bound(stage: Any, asking: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "IN_FLIGHT_MAX", 2)
+    stage.desk.held.add("t1")
+    waiting = [
+        asyncio.ensure_future(asking("PUT", f"{API}/tags/t1", json={"value": number}, params={"wait": 20}))
+        for number in range(2)
+    ]
+    await stage.desk.waiting(2)
+    assert told(await asking("GET", f"{API}/tags/t1")) == (503, "E4251")
+    await stage.desk.release("t1")
+    assert [(await one).status_code for one in waiting] == [200, 200]
+    assert (await asking("GET", f"{API}/tags/t1")).status_code == 200
 
 
 async def test_requests_are_counted_by_operation(stage: Any, asking: Ask) -> None:
