@@ -154,20 +154,20 @@ class Api:
 
     async def _carry_out(self, operation: Operation, call: Call[Any, Any], peer: str) -> Answer:
         """What must be audited is not begun before that it begins is on disk; raises StoreFailed E4306 then."""
-        target = call.path.get(operation.target, "")
+        if not self._site.access.is_valid(call.principal):  # a body may take its time to come
+            raise Denied("these credentials have ended meanwhile", code="E4300")
+        name, target = call.principal.name, call.path.get(operation.target, "")
         details = {"request": call.id, **operation.details(call)}
-        name = call.principal.name
         await self._audit.note(AuditEntry(name, operation.id, target, "begun", peer, details))
-        outcome, note = "E4239", {}
         try:
             answer = await operation.handler(call)
-            outcome, note = _outcome_of(answer), dict(answer.note)
-        except GatewayError as error:
-            outcome = "denied" if isinstance(error, Denied) else error.stable_code
+        except Exception as error:
+            code = error.stable_code if isinstance(error, GatewayError) else "E4239"
+            outcome = "denied" if isinstance(error, Denied) else code
+            await self._note(AuditEntry(name, operation.id, target, outcome, peer, {"request": call.id}), call.id)
             raise
-        finally:
-            ended = AuditEntry(name, operation.id, target, outcome, peer, {"request": call.id, **note})
-            await self._note(ended, call.id)
+        done = {"request": call.id, **answer.note}
+        await self._note(AuditEntry(name, operation.id, target, _outcome_of(answer), peer, done), call.id)
         return answer
 
     async def _note(self, entry: AuditEntry, request: str) -> None:
