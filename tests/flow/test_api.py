@@ -124,12 +124,11 @@ async def test_live_channel_follows_the_device(site: Site) -> None:
         await client.send(json.dumps({"filter": "d.*", "lo": 0, "hi": TAGS}))
         window = json.loads(await client.recv())["window"]
         assert window["names"] == [f"d.t{i}" for i in range(TAGS)]
-        snapshot = await client.recv()
-        assert isinstance(snapshot, bytes)
+        snapshot = await client.recv(decode=False)
         assert struct.unpack_from("<II5d", snapshot, 8) == (TAGS, 1, 21.0, 0.0, 0.0, 0.0, 0.0)
         site.plc.units[1].hold[3] = 300
         async with asyncio.timeout(5):
-            while struct.unpack_from("<I", frame := await client.recv(), 8)[0] == 0:
+            while struct.unpack_from("<I", frame := await client.recv(decode=False), 8)[0] == 0:
                 pass
         assert struct.unpack_from("<dI", frame, 16) == (300.0, 3)
 

@@ -12,12 +12,13 @@ import asyncio
 import math
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any, Final
-from urllib.parse import unquote
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, Self
+from urllib.parse import parse_qsl, unquote
 
 import msgspec
-from starlette.datastructures import Headers, QueryParams
+from starlette.datastructures import Headers
 from starlette.routing import Route, Router, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -33,6 +34,8 @@ from framegate.observe.metrics import Counter, Metrics
 
 IN_FLIGHT_MAX: Final = 128
 """Requests under way at once, over all clients."""
+BODIES_BYTES_MAX: Final = 160 << 20
+"""Of the bodies of all requests under way: three configurations, or a great many writes."""
 RETRY_S: Final = 1.0
 TRACE_FRAMES: Final = 5
 _ALWAYS: Final = (("cache-control", "no-store"), ("x-content-type-options", "nosniff"))
@@ -58,6 +61,7 @@ class Api:
         self._rates = Rates()
         self._in_flight = 0
         self._noting: set[asyncio.Task[None]] = set()  # bounded by what the audit log takes
+        self._memory = _Memory()
         self._counters: dict[tuple[str, int], Counter] = {}
         by_path: dict[str, dict[str, Operation]] = {}
         for one in operations:
@@ -79,51 +83,53 @@ class Api:
         if operation is None:
             allowed = ", ".join(sorted(methods))
             refused = problem("E4231", f"{scope['path']} has no {scope['method'][:16]}; it has {allowed}")
-            await _send(send, scope, _problem_answer(refused, (("allow", allowed),)))
+            await _send(send, scope, *_refused(refused, (("allow", allowed),)))
             return
         id_ = ulid(self._site.clock.now_ns())
         try:
-            answer = await self._guarded(operation, id_, scope, receive)
+            answer, body = await self._guarded(operation, id_, scope, receive)
         except _ClientGone:
             return
         self._count(operation.id, answer.status)
-        await _send(send, scope, answer)
+        await _send(send, scope, answer, body)
 
-    async def _guarded(self, operation: Operation, id_: str, scope: Scope, receive: Receive) -> Answer:
+    async def _guarded(self, operation: Operation, id_: str, scope: Scope, receive: Receive) -> tuple[Answer, bytes]:
+        """The answer and its bytes, whatever goes wrong."""
         if self._in_flight >= IN_FLIGHT_MAX:
             self._metrics.counter("edge_api_refused_total", reason="overload").value += 1
             full = problem("E4251", f"{IN_FLIGHT_MAX} requests are under way; ask again in a moment")
-            return _problem_answer(full, (("retry-after", "1"),))
+            return _refused(full, (("retry-after", "1"),))
         self._in_flight += 1
         try:
             answer = await self._answer(operation, id_, scope, receive)
-            return answer if isinstance(answer.body, bytes) else replace(answer, body=_encoder.encode(answer.body))
+            return answer, answer.body if isinstance(answer.body, bytes) else _encoder.encode(answer.body)
         except GatewayError as error:
-            return _problem_answer(problem_of(error), _headers_of(error))
+            return _refused(problem_of(error), _headers_of(error))
         except _ClientGone:
             raise
         except Exception as error:  # noqa: BLE001 - the edge of a request: whoever asks is told, and the others go on
             trace = traceback.format_exception(error, limit=-TRACE_FRAMES)
             self._log.error("api_failed", operation=operation.id, request=id_, reason=repr(error), trace=trace)
-            return _problem_answer(problem("E4239", "the gateway failed on this request", request=id_))
+            return _refused(problem("E4239", "the gateway failed on this request", request=id_))
         finally:
             self._in_flight -= 1
 
     async def _answer(self, operation: Operation, id_: str, scope: Scope, receive: Receive) -> Answer:
         headers, peer = Headers(scope=scope), _peer(scope)
         principal = await self._admitted(operation, headers, peer)
-        call = Call(
-            site=self._site,
-            principal=principal,
-            path={name: unquote(value) for name, value in scope["path_params"].items()},
-            query=_query(operation, scope),
-            body=await _body(operation, headers, receive),
-            headers={name: headers.get(name, "") for name in operation.headers},
-            id=id_,
-        )
-        if not operation.is_change:
-            return await operation.handler(call)
-        return await self._carry_out(operation, call, peer)
+        with _Share(self._memory) as share:
+            call = Call(
+                site=self._site,
+                principal=principal,
+                path={name: unquote(value) for name, value in scope["path_params"].items()},
+                query=_query(operation, scope),
+                body=await _body(operation, headers, receive, share),
+                headers={name: headers.get(name, "") for name in operation.headers},
+                id=id_,
+            )
+            if not operation.is_change:
+                return await operation.handler(call)
+            return await self._carry_out(operation, call, peer)
 
     async def _admitted(self, operation: Operation, headers: Headers, peer: str) -> Principal:
         """Who asks, if they may; raises Denied, Busy."""
@@ -149,23 +155,27 @@ class Api:
     # -- audit ----------------------------------------------------------------------------------------------------
 
     async def _carry_out(self, operation: Operation, call: Call[Any, Any], peer: str) -> Answer:
-        """What must be audited is not begun before that it begins is on disk; raises StoreFailed E4306 then."""
-        target = call.path.get(operation.target, "")
+        """What must be audited is not begun before that it begins is on disk; raises StoreFailed E4306 then.
+
+        The answer does not wait until what came of it is there, too.
+        """
+        if not self._site.access.is_valid(call.principal):  # a body may take its time to come
+            raise Denied("these credentials have ended meanwhile", code="E4300")
+        name, target = call.principal.name, call.path.get(operation.target, "")
         details = {"request": call.id, **operation.details(call)}
-        entry = AuditEntry(call.principal.name, operation.id, target, "begun", peer, details)
-        await self._audit.note(entry)
-        outcome, note = "E4239", {}
+        await self._audit.note(AuditEntry(name, operation.id, target, "begun", peer, details))
         try:
             answer = await operation.handler(call)
-            outcome, note = _outcome_of(answer), dict(answer.note)
-        except GatewayError as error:
-            outcome = "denied" if isinstance(error, Denied) else error.stable_code
+        except Exception as error:
+            code = error.stable_code if isinstance(error, GatewayError) else "E4239"
+            outcome = "denied" if isinstance(error, Denied) else code
+            await self._note(AuditEntry(name, operation.id, target, outcome, peer, {"request": call.id}), call.id)
             raise
-        finally:
-            ended = replace(entry, outcome=outcome, details={"request": call.id, **note})
-            task = asyncio.create_task(self._note(ended, call.id), name=f"audit {call.id}")
-            self._noting.add(task)
-            task.add_done_callback(self._noting.discard)
+        done = {"request": call.id, **answer.note}
+        entry = AuditEntry(name, operation.id, target, _outcome_of(answer), peer, done)
+        task = asyncio.create_task(self._note(entry, call.id), name=f"audit {call.id}")
+        self._noting.add(task)
+        task.add_done_callback(self._noting.discard)
         return answer
 
     async def settle(self) -> None:
@@ -174,7 +184,7 @@ class Api:
             await asyncio.wait(self._noting)
 
     async def _note(self, entry: AuditEntry, request: str) -> None:
-        """Keep what has happened already; a full disk does not undo it, and the answer does not wait for it."""
+        """Keep what has happened already; a full disk does not undo it."""
         try:
             await self._audit.note(entry)
         except StoreFailed as error:
@@ -187,7 +197,7 @@ class Api:
             await send({"type": "websocket.close", "code": 1008})
             return
         text = f"no such path; {PREFIX}/openapi.json lists all of them"
-        await _send(send, scope, _problem_answer(problem("E4230", text)))
+        await _send(send, scope, *_refused(problem("E4230", text)))
 
     def _count(self, operation: str, status: int) -> None:
         key = (operation, status // 100)
@@ -196,6 +206,35 @@ class Api:
             name = "edge_api_requests_total"
             counter = self._counters[key] = self._metrics.counter(name, operation=operation, status=f"{key[1]}xx")
         counter.value += 1
+
+
+@dataclass(slots=True)
+class _Memory:
+    """What all bodies under way may take together, bytes."""
+
+    left: int = BODIES_BYTES_MAX
+
+
+class _Share:
+    """What one request holds of it, from its first byte to its answer."""
+
+    def __init__(self, memory: _Memory) -> None:
+        self._memory, self._held = memory, 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._memory.left += self._held
+
+    def take(self, size: int) -> None:
+        """Raises Busy E4251 where others hold all there is."""
+        if size > self._memory.left:
+            raise Busy("too many large requests are under way; ask again in a moment", wait_s=RETRY_S, code="E4251")
+        self._memory.left -= size
+        self._held += size
 
 
 class _Resource:
@@ -210,20 +249,21 @@ class _Resource:
 
 def _query(operation: Operation, scope: Scope) -> msgspec.Struct:
     """Parameters of the query; raises FrameBroken E4235."""
+    pairs = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
     try:
-        return msgspec.convert(dict(QueryParams(scope["query_string"])), operation.query, strict=False)
+        return msgspec.convert(dict(pairs), operation.query, strict=False)
     except msgspec.ValidationError as error:
         raise FrameBroken(f"query: {str(error)[0].lower()}{str(error)[1:]}", code="E4235") from error
 
 
-async def _body(operation: Operation, headers: Headers, receive: Receive) -> Any:
-    """The body as the operation takes it; raises FrameBroken E4232, E4233, E4234."""
+async def _body(operation: Operation, headers: Headers, receive: Receive, share: _Share) -> Any:
+    """The body as the operation takes it; raises FrameBroken E4232, E4233, E4234; Busy."""
     if operation.body is None:
         return None
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise FrameBroken(f"body: {kind[:64] or 'nothing'} is announced; send application/json", code="E4233")
-    data = await _received(receive, operation.body_bytes_max, headers)
+    data = await _received(receive, operation.body_bytes_max, headers, share)
     try:
         return msgspec.json.decode(data, type=operation.body)
     except msgspec.ValidationError as error:
@@ -232,7 +272,7 @@ async def _body(operation: Operation, headers: Headers, receive: Receive) -> Any
         raise FrameBroken(f"body: no JSON ({error}); send one value as UTF-8", code="E4234") from error
 
 
-async def _received(receive: Receive, bytes_max: int, headers: Headers) -> bytes:
+async def _received(receive: Receive, bytes_max: int, headers: Headers, share: _Share) -> bytes:
     announced = headers.get("content-length", "0")
     is_fitting = not announced.isdecimal() or (len(announced) < 20 and int(announced) <= bytes_max)
     size, parts = 0, []
@@ -242,6 +282,7 @@ async def _received(receive: Receive, bytes_max: int, headers: Headers) -> bytes
             raise _ClientGone
         parts.append(message.get("body", b""))
         size += len(parts[-1])
+        share.take(len(parts[-1]))
         is_fitting = size <= bytes_max
         if is_fitting and not message.get("more_body", False):
             return b"".join(parts)
@@ -257,8 +298,8 @@ def _outcome_of(answer: Answer) -> str:
     return answer.body.code or "UNKNOWN" if isinstance(answer.body, Problem) else "ok"
 
 
-def _problem_answer(found: Problem, headers: tuple[tuple[str, str], ...] = ()) -> Answer:
-    return Answer(_encoder.encode(found), found.status, headers, CONTENT_TYPE)
+def _refused(found: Problem, headers: tuple[tuple[str, str], ...] = ()) -> tuple[Answer, bytes]:
+    return Answer(found, found.status, headers, CONTENT_TYPE), _encoder.encode(found)
 
 
 def _headers_of(error: GatewayError) -> tuple[tuple[str, str], ...]:
@@ -269,8 +310,7 @@ def _headers_of(error: GatewayError) -> tuple[tuple[str, str], ...]:
     return (("www-authenticate", "Bearer"),) if error.stable_code == "E4300" else ()
 
 
-async def _send(send: Send, scope: Scope, answer: Answer) -> None:
-    body: bytes = answer.body
+async def _send(send: Send, scope: Scope, answer: Answer, body: bytes) -> None:
     headers = [("content-type", answer.content_type), ("content-length", str(len(body))), *_ALWAYS, *answer.headers]
     raw = [(name.lower().encode("latin-1"), value.encode("latin-1", "replace")) for name, value in headers]
     await send({"type": "http.response.start", "status": answer.status, "headers": raw})

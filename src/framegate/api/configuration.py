@@ -19,6 +19,7 @@ from framegate.api.problem import TableProblem, problem_of
 from framegate.config.history import REASON_CHARACTERS_MAX
 from framegate.config.masking import masked_text
 from framegate.contract.errors import FrameBroken, Misconfigured
+from framegate.endpoint.thread import in_thread
 from framegate.observe.face import ChangeRecord, GenerationRecord
 
 TABLE_CHARACTERS_MAX: Final = 32 << 20
@@ -85,7 +86,7 @@ class Generations(msgspec.Struct, frozen=True):
 
 async def read_config(call: Call[NoParameters, None]) -> Answer:
     number, texts = await call.site.face.tables.in_force()
-    shown = TableTexts(**{table: masked_text(text.decode("utf-8", "replace")) for table, text in texts.items()})
+    shown = await in_thread("edge-mask", lambda: _masked(texts))
     etag = etag_of(number)
     return Answer(Configuration(number, etag, shown), headers=(("ETag", etag),))
 
@@ -119,6 +120,10 @@ async def rollback(call: Call[NoParameters, Rollback]) -> Answer:
 
 async def history(call: Call[NoParameters, None]) -> Answer:
     return Answer(Generations(list(call.site.face.config.history(GENERATIONS_MAX))))
+
+
+def _masked(texts: Mapping[str, bytes]) -> TableTexts:
+    return TableTexts(**{table: masked_text(text.decode("utf-8", "replace")) for table, text in texts.items()})
 
 
 def audited(call: Call[NoParameters, Proposal]) -> Mapping[str, Any]:

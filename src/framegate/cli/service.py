@@ -123,6 +123,8 @@ class _Service:
         self._gateway = Gateway(home, tables, plugins, self._log, clock)
         self._health: Health | None = None
         self._asked_to_stop = asyncio.Event()
+        if row.api is not None:
+            import framegate.api.server  # noqa: F401, PLC0415 - 0.3 s: only where wanted, and not beside the first scans
 
     async def run(self) -> None:
         self._listen_for_signals()
@@ -189,7 +191,7 @@ class _Service:
         if row is None or room is None:
             yield
             return
-        from framegate.api.server import serve_api  # noqa: PLC0415 - 0.3 s that a gateway without an API need not pay
+        from framegate.api.server import serve_api  # noqa: PLC0415 - as above
 
         server = await serve_api(
             health, gateway.desk, room, room.audit, row, self._log, gateway.metrics,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fnmatch
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,6 +12,7 @@ from typing import Any
 import httpx2
 import numpy as np
 import pytest
+import uvloop
 
 from framegate.api.app import Api
 from framegate.api.live import Live
@@ -27,6 +29,16 @@ from framegate.observe.face import AlarmRow, ChangeRecord, GenerationRecord, Tag
 from framegate.observe.metrics import Metrics
 from framegate.testing.doors import MemoryAccess, MemoryAudit, MemoryDesk
 from framegate.testing.fakes import CollectingLog
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Sockets behave differently on both loops; `edge run` uses uvloop."""
+    if "_server" in item.nodeid or "_live" in item.nodeid:
+        return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+    return {"uvloop": uvloop.new_event_loop}
+
 
 NS = 1_795_000_000 * 10**9
 TABLES = {

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.typing import Origin
 
 from framegate.api import connection, live
 from framegate.api.live import CLIENTS_PER_PEER_MAX, MESSAGE_BYTES_MAX, WISHES_BURST
@@ -149,7 +150,7 @@ async def test_wrong_credentials_are_refused_before_anything_opens(server: Serve
 )
 async def test_origin_of_a_page_is_looked_at(opened: Open, server: Server, origin: str, is_allowed: bool) -> None:
     own = f"http://{server.address}"
-    client = opened(origin=origin.replace("{own}", own))
+    client = opened(origin=Origin(origin.replace("{own}", own)))
     if is_allowed:
         async with client:
             return
@@ -163,9 +164,9 @@ async def test_name_that_resolves_here_is_no_own_origin(server: Server, stage: A
     host, _, port = server.address.rpartition(":")
     with pytest.raises(InvalidStatus) as refused:
         await connect(
-            f"ws://evil.example:{port}/api/v1/live", host=host, origin=f"http://evil.example:{port}",
+            f"ws://evil.example:{port}/api/v1/live", host=host, origin=Origin(f"http://evil.example:{port}"),
             additional_headers={"Authorization": stage.viewer}, proxy=None,
-        )  # type: ignore[arg-type]  # fmt: skip
+        )  # fmt: skip
     assert refused.value.response.status_code == 403
 
 

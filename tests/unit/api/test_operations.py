@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
 
+from framegate.api import app
 from framegate.api.operation import PUBLIC, Operation
 from framegate.api.operations import OPERATIONS
 from framegate.api.plant import livez
+from framegate.api.rate import Rates
 from framegate.config.problems import PlacedProblem
 from framegate.contract.command import Outcome
 
@@ -178,6 +180,25 @@ async def test_outcome_that_cannot_be_audited_is_logged_and_told_all_the_same(st
     assert stage.log.events("api_audit_failed")[0]["operation"] == "tags.write"
 
 
+async def test_credentials_that_end_while_the_body_comes_do_nothing(stage: Any) -> None:
+    async def slowly() -> AsyncIterator[bytes]:
+        yield b'{"value"'
+        stage.access.revoked.add("operator")
+        yield b": 1}"
+
+    headers = {"content-type": "application/json"}
+    async with stage.client(stage.operator) as client:
+        answer = await client.put(f"{API}/tags/t1", content=slowly(), headers=headers)
+    assert told(answer) == (401, "E4300")
+    assert stage.desk.records == {}
+
+
+async def test_bug_within_a_change_is_audited(stage: Any, asking: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage.desk, "submit", lambda *_: 1 // 0)
+    assert told(await asking("PUT", f"{API}/tags/t1", json={"value": 1})) == (500, "E4239")
+    assert [outcome for *_, outcome in stage.audit.story] == ["begun", "E4239"]
+
+
 async def test_every_change_of_the_table_is_audited_and_reads_are_not(stage: Any, asking: Ask) -> None:
     changes = {one.id for one in OPERATIONS if one.is_change}
     assert changes == {one.id for one in OPERATIONS if one.method != "GET"} - {"config.validate", "config.diff"}
@@ -340,11 +361,11 @@ async def test_method_not_allowed_names_all_that_are(asking: Ask) -> None:
 
 
 async def test_too_many_requests_are_told_when_to_come_again(stage: Any, asking: Ask) -> None:
-    answers = [await asking("GET", f"{API}/tags/t1", "viewer") for _ in range(260)]
-    refused = [answer for answer in answers if answer.status_code == 429]
-    assert refused
-    assert told(refused[0]) == (429, "E4236")
-    assert refused[0].headers["retry-after"] == "1"
+    stage.app._rates = Rates(per_s=0.001, burst=3.0)
+    answers = [await asking("GET", f"{API}/tags/t1", "viewer") for _ in range(4)]
+    assert [answer.status_code for answer in answers[:3]] == [200] * 3
+    assert told(answers[3]) == (429, "E4236")
+    assert 990 < int(answers[3].headers["retry-after"]) <= 1_000
     assert (await asking("GET", f"{API}/tags/t1", "operator")).status_code == 200
 
 
@@ -359,6 +380,33 @@ async def test_store_that_fails_is_503_and_a_bug_500_without_its_trace(
     answer = await asking("GET", f"{API}/tags/t1")
     assert told(answer) == (500, "E4239")
     assert stage.log.events("api_failed")[0]["request"] == answer.json()["request"]
+
+
+async def test_bodies_under_way_share_one_memory_and_give_it_back(
+    stage: Any, asking: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = stage.app._memory
+    before = memory.left
+    for value in (1, "x" * 300_000, None):
+        await asking("PUT", f"{API}/tags/t1", json={"value": value})
+    assert memory.left == before
+    monkeypatch.setattr(memory, "left", 10)
+    answer = await asking("PUT", f"{API}/tags/t1", json={"value": 1})
+    assert (told(answer), answer.headers["retry-after"]) == ((503, "E4251"), "1")
+
+
+async def test_requests_under_way_have_a_bound(stage: Any, asking: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "IN_FLIGHT_MAX", 2)
+    stage.desk.held.add("t1")
+    waiting = [
+        asyncio.ensure_future(asking("PUT", f"{API}/tags/t1", json={"value": number}, params={"wait": 20}))
+        for number in range(2)
+    ]
+    await stage.desk.waiting(2)
+    assert told(await asking("GET", f"{API}/tags/t1")) == (503, "E4251")
+    await stage.desk.release("t1")
+    assert [(await one).status_code for one in waiting] == [200, 200]
+    assert (await asking("GET", f"{API}/tags/t1")).status_code == 200
 
 
 async def test_requests_are_counted_by_operation(stage: Any, asking: Ask) -> None:

@@ -23,8 +23,9 @@ from framegate.api.connection import (
 from framegate.api.server import Server
 from framegate.config import ApiRow
 from framegate.contract.errors import Misconfigured
+from framegate.testing.plant import until
 
-SLOW_SOCKETS = 300
+SLOW_GONE_S = 10.0
 GOOD_P99_S = 0.2
 HEADER = b"GET /livez HTTP/1.1\r\nHost: x\r\n"
 
@@ -67,19 +68,24 @@ async def test_requests_are_answered_over_one_connection(server: Server, stage: 
     assert stage.log.events("api_listening") == [{"address": server.address, "is_tls": False}]
 
 
-async def test_slow_crowd_does_not_keep_a_good_client_out(server: Server, stage: Any) -> None:
-    slow = [await connect(server) for _ in range(SLOW_SOCKETS)]
+@pytest.mark.parametrize("sockets", [200, pytest.param(1_000, marks=pytest.mark.campaign)])
+async def test_slow_crowd_does_not_keep_a_good_client_out(server: Server, stage: Any, sockets: int) -> None:
+    """R-22: the good one is answered within 200 ms throughout, one peer has 64 connections, all are gone in 10 s."""
+    slow = [await connect(server) for _ in range(sockets)]
+    began = time.monotonic()
     for _, writer in slow:
         writer.write(HEADER)
     took = []
     async with httpx2.AsyncClient(base_url=f"http://{server.address}") as client:
-        for _ in range(50):
-            began = time.monotonic()
+        for _ in range(100):
+            asked = time.monotonic()
             assert (await client.get("/livez")).status_code == 200
-            took.append(time.monotonic() - began)
-    assert max(took) <= GOOD_P99_S
+            took.append(time.monotonic() - asked)
+    assert sorted(took)[-2] <= GOOD_P99_S
     assert stage.metrics.gauge("edge_api_connections").sample() <= CONNECTIONS_PER_PEER_MAX
-    assert stage.metrics.counter("edge_api_refused_total", reason="crowd").value >= SLOW_SOCKETS - 64
+    assert stage.metrics.counter("edge_api_refused_total", reason="crowd").value >= sockets - CONNECTIONS_PER_PEER_MAX
+    await until(lambda: not stage.metrics.gauge("edge_api_connections").sample(), "all closed", SLOW_GONE_S)
+    assert time.monotonic() - began <= SLOW_GONE_S
     for _, writer in slow:
         writer.close()
 

@@ -63,7 +63,8 @@ async def filled(log: Log) -> None:
 async def test_history_is_newest_first_through_ring_and_store(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PIECE_ROWS", 7)
     await filled(log)
-    pages, before = [], 0
+    pages: list[FrameRow] = []
+    before = 0
     while True:
         page = await log.frames.history("b", before, 9)
         pages += page.rows
