@@ -335,7 +335,7 @@ class Commands:
         record, command = awaited.record, awaited.record.command
         left_s = max(0.0, (_deadline(command, record.received) - self._clock.now_ns()) / 1e9) + OUTCOME_S
         found: CommandRecord | None = None
-        reason = f"no outcome {OUTCOME_S:g} s after the command's deadline; ask with the same id, or see edge"
+        reason = f"no outcome {OUTCOME_S:g} s after the command's deadline; ask again with the same id"
         try:
             found = await self._door.wait(command.id, left_s)
         except GatewayError as error:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from random import Random
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from framegate.contract.command import Outcome
 from framegate.contract.errors import StoreFailed
 from framegate.endpoint.clock import SystemClock
+from framegate.testing.fault_proxy import Direction, FaultProxy, Judge
 from framegate_plugins.mqtt.command_message import PAYLOAD_BYTES_MAX
 from framegate_plugins.mqtt.tests.command_stage import MemoryDesk, commander, in_thread
 from framegate_plugins.mqtt.tests.stage import Mosquitto, Sender, until, windows
@@ -20,6 +23,9 @@ MakeSender = Callable[..., Sender]
 COMMANDS: dict[str, Any] = {"topic": "cmd/{tag}", "tags": ["*"], "reply": "ack/{tag}", "qos": 2}
 VERSIONS = ["5", "3.1.1"]
 FLOOD = 300
+CUT_BYTES = 300, 12_000
+"""What a connection lives for."""
+LOOK_S = 0.01
 
 
 async def subscribed(sender: Sender, times: int = 1) -> None:
@@ -273,3 +279,45 @@ async def test_row_that_takes_commands_no_more_gets_rid_of_the_subscription(
         await second.send(windows(100, 50))
     assert len(second.lost) + len(second.losses) == 1
     assert desk.submitted == []
+
+
+def breaks_after(size: int) -> Judge:
+    """Resets a connection behind so many bytes of either direction."""
+    left = size
+
+    def judge(_: Direction, data: bytes) -> int | None:
+        nonlocal left
+        left -= len(data)
+        return max(0, left + len(data)) if left < 0 else None
+
+    return judge
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("qos", [1, 2])
+async def test_commands_over_a_line_that_breaks_at_any_byte_are_carried_out_once_and_all_answered(
+    make_mosquitto: MakeMosquitto, make_sender: MakeSender, cleanup: AsyncExitStack, qos: int, version: str
+) -> None:
+    """QoS 1 with ids; QoS 2 without, so that only the handshake tells repeats from commands."""
+    broker, desk, dice = await make_mosquitto(), MemoryDesk(SystemClock()), Random(4711)
+    proxy = FaultProxy(broker.port)
+    await proxy.listen()
+    cleanup.push_async_callback(proxy.close)
+    proxy.make_judge = lambda: breaks_after(dice.randrange(*CUT_BYTES))
+    sender = make_sender(f"tcp://127.0.0.1:{proxy.port}", door=desk, version=version, commands=COMMANDS)
+    await sender.open_patiently()
+
+    def ask() -> None:
+        for number in range(FLOOD):
+            asker.send("cmd/a", {"id": f"c{number}", "value": number} if qos == 1 else number, qos)
+
+    with commander(broker.port, version) as asker:
+        asking = in_thread(ask)
+        while not asking.done() or len({answer["id"] for _, answer, _ in asker.answers}) < FLOOD:
+            await sender.send(windows(5, 5))
+            await asyncio.sleep(LOOK_S)
+    proxy.make_judge = None
+    values = [command.value for command in desk.accepted]
+    assert values == list(range(FLOOD))
+    assert qos == 1 or len(desk.submitted) == FLOOD
+    assert proxy.resets > 5, "the line did not break often enough to show anything"
