@@ -22,7 +22,7 @@ from framegate.command.ledger import Ledger, Verdict
 from framegate.command.meters import Meters
 from framegate.command.route import Devices, MayAgain, Routes
 from framegate.contract.command import BATCH_MAX, Asker, Command, CommandRecord, Outcome, Stage
-from framegate.contract.errors import Busy, StoreFailed
+from framegate.contract.errors import Busy, GatewayError, StoreFailed
 from framegate.contract.ports import Clock, CommandLog, Disk, Log
 from framegate.observe.metrics import Metrics
 
@@ -124,7 +124,12 @@ class CommandDesk:
         taken = [self._take(command, asker, fresh) for command in commands]
         entries = list(fresh.values())
         if entries:
-            self._ledger.take(entries, lambda: self._send(entries))
+            self._dispatcher.claim(entries)
+            try:
+                self._ledger.take(entries, lambda: self._send(entries))
+            except GatewayError:
+                self._dispatcher.release(entries)
+                raise
         await self._durable([one for one in taken if isinstance(one, Entry)])
         return [one.record if isinstance(one, Entry) else one for one in taken]
 
@@ -236,6 +241,7 @@ class CommandDesk:
         except TimeoutError:
             text = f"commands: the log did not take them within {ACCEPT_WAIT_S:g} s; nothing was sent"
             late = [entry for entry in entries if not entry.is_kept]
+            self._dispatcher.release(late)
             self._ledger.end([Verdict(entry, Outcome.NOT_SENT, "E4218", text) for entry in late])
             raise StoreFailed(text, code="E4218") from None
 
@@ -251,6 +257,7 @@ class CommandDesk:
     def _send(self, entries: Sequence[Entry]) -> None:
         """They are durable: those that were accepted go to their devices."""
         over: list[Verdict] = []
+        self._dispatcher.release(entries)
         for entry in entries:
             if entry.is_decided or not self._is_open:
                 continue

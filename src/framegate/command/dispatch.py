@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from framegate.command.entry import Entry
@@ -18,7 +19,7 @@ from framegate.command.gate import Refusal, interlocked
 from framegate.command.ledger import Ledger, Verdict
 from framegate.command.readback import Readings, is_equal, readings_of
 from framegate.command.route import Devices, Route, Routes
-from framegate.contract.command import Outcome, Write, WriteResult
+from framegate.contract.command import Outcome, Stage, Write, WriteResult
 from framegate.contract.errors import DeviceRefused, GatewayError, StoreFailed
 from framegate.contract.frame import Value
 from framegate.contract.ports import Clock, Log
@@ -61,11 +62,34 @@ class Dispatcher:
         self._devices, self._ledger, self._may, self._clock, self._log = devices, ledger, may, clock, log
         self._queues: dict[str, deque[Entry]] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._claimed: set[str] = set()
         self._is_stopping = False
 
     def has_room(self, device: str, count: int) -> bool:
         """Whether so many more may wait for a device."""
         return len(self._queues.get(device, ())) + count <= PER_DEVICE_MAX
+
+    def claim(self, entries: Sequence[Entry]) -> None:
+        """Commands for a device that has nothing to do go out in one batch as soon as they are durable.
+
+        They are written as DISPATCHED at once, which saves one wait for the disk. Every claim ends with `release`.
+        """
+        free: dict[str, set[str]] = {}
+        for entry in entries:
+            device, command = entry.device, entry.command
+            if entry.is_decided or device in self._queues or (device in self._claimed and device not in free):
+                continue
+            tags = free.setdefault(device, set())
+            self._claimed.add(device)
+            is_alone = command.ttl_s < TOGETHER_S_MIN
+            if command.tag in tags or len(tags) == BATCH_WRITES_MAX or (is_alone and tags):
+                continue
+            tags.add(command.tag)
+            entry.record = entry.last = replace(entry.last, stage=Stage.DISPATCHED)
+
+    def release(self, entries: Sequence[Entry]) -> None:
+        """They are durable, or will never be sent."""
+        self._claimed.difference_update(entry.device for entry in entries)
 
     def put(self, entry: Entry) -> None:
         """Send a command as soon as it is its turn."""
@@ -161,7 +185,8 @@ class Dispatcher:
         deadline = min(sending.entry.deadline for sending in batch)
         entries = [sending.entry for sending in batch]
         try:
-            await self._ledger.dispatch(entries, deadline)
+            if waiting := [entry for entry in entries if entry.record.stage is not Stage.DISPATCHED]:
+                await self._ledger.dispatch(waiting, deadline)
         except StoreFailed as error:
             self._ledger.end([Verdict(entry, Outcome.NOT_SENT, error.stable_code, error.text) for entry in entries])
             return

@@ -15,9 +15,9 @@ from framegate.contract.command import Command
 from framegate.contract.errors import DeviceRefused
 from framegate.contract.frame import Value
 
-ASKER_WRITES_PER_S = 200.0
-ASKER_BURST = 2_000.0
-"""Commands that one asker may send at once: two submissions of the largest size."""
+ASKER_WRITES_PER_S = 1_000.0
+ASKER_BURST = 10_000.0
+"""Commands that one asker may send at once: ten submissions of the largest size."""
 TAG_BURST_MIN = 1.0
 BUCKETS_MAX = 4_096
 """Askers and tags whose rate is followed; the one that was quiet longest is forgotten, and begins anew."""

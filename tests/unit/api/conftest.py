@@ -207,7 +207,9 @@ async def asking(stage: Stage) -> AsyncIterator[Callable[..., Awaitable[Any]]]:
     async def ask(method: str, path: str, who: str = "admin", **more: Any) -> Any:
         if who not in clients:
             clients[who] = stage.client(getattr(stage, who) if who else "")
-        return await clients[who].request(method, path, **more)
+        answer = await clients[who].request(method, path, **more)
+        await stage.app.settle()
+        return answer
 
     yield ask
     for client in clients.values():

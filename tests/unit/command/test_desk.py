@@ -10,7 +10,7 @@ import pytest
 
 from framegate.command import desk as desk_module
 from framegate.command import journal as journal_module
-from framegate.command.dispatch import BATCH_WRITES_MAX, RETRIES_MAX
+from framegate.command.dispatch import BATCH_WRITES_MAX, RETRIES_MAX, Dispatcher
 from framegate.command.gate import BUCKETS_MAX, Buckets, Selections
 from framegate.command.route import Routes
 from framegate.contract.command import BATCH_MAX, Asker, Command, CommandRecord, Outcome, Stage
@@ -183,6 +183,12 @@ def test_selection_ends_by_itself() -> None:
     assert not selections.holder("pump", 30.0)
 
 
+@pytest.fixture
+def busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Devices have something to do: what is accepted is not yet about to be sent."""
+    monkeypatch.setattr(Dispatcher, "claim", lambda *_: None)
+
+
 def accept(world: World, *commands: Command) -> None:
     """Have commands accepted, and cut the power before it is durable that they are sent."""
     world.submit(commands)
@@ -190,6 +196,7 @@ def accept(world: World, *commands: Command) -> None:
     assert {record.stage for record in world.records()} == {Stage.ACCEPTED}
 
 
+@pytest.mark.usefixtures("busy")
 def test_restart_sends_what_was_accepted_while_its_time_lasts(world: World) -> None:
     accept(world, Command("n1", "a", 1), Command("n2", "a", 2, 0, 1.0))
     world.crash(survives=False, down_s=2.0)
@@ -199,6 +206,7 @@ def test_restart_sends_what_was_accepted_while_its_time_lasts(world: World) -> N
     assert [seen.value for seen in world.plant.seen] == [1.0]
 
 
+@pytest.mark.usefixtures("busy")
 def test_restart_with_a_clock_that_was_set_back_sends_nothing(world: World) -> None:
     accept(world, Command("n1", "a", 1))
     world.clock.step_wall(-10.0)
@@ -209,6 +217,7 @@ def test_restart_with_a_clock_that_was_set_back_sends_nothing(world: World) -> N
     assert world.plant.seen == []
 
 
+@pytest.mark.usefixtures("busy")
 def test_restart_asks_whether_the_origin_may_still_write(world: World) -> None:
     accept(world, Command("n1", "a", 1))
     world.revoked["rest:anna"] = 0.0
@@ -217,6 +226,16 @@ def test_restart_asks_whether_the_origin_may_still_write(world: World) -> None:
     (record,) = world.records()
     assert (record.outcome, record.code) == (Outcome.REJECTED, "E4205")
     assert world.plant.seen == []
+
+
+def test_command_for_an_idle_device_is_sent_after_one_commit_and_is_unknown_after_a_crash(world: World) -> None:
+    world.submit([Command("n1", "a", 1), Command("n2", "a", 2)])
+    world.pass_time(COMMIT_S + 0.001)
+    assert [record.stage for record in world.records()] == [Stage.DISPATCHED, Stage.ACCEPTED]
+    world.crash(survives=False)
+    world.pass_time(5.0)
+    first, second = world.records()
+    assert (first.outcome, first.code, second.outcome) == (Outcome.UNKNOWN, "E4215", Outcome.CONFIRMED)
 
 
 def test_tables_that_drop_a_tag_end_what_waits_and_not_what_has_left(world: World) -> None:
