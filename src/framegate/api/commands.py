@@ -190,7 +190,7 @@ async def read_command(call: Call[NoParameters, None]) -> Answer:
     record = call.site.desk.find(id_)
     if record is None or not call.principal.may(Permission.TAGS_READ, record.command.tag):
         text = f"command {id_}: no such command is known; it never arrived, or was forgotten after a day"
-        raise DeviceRefused(text, code="E4244", quality=Quality.BAD_NODE_ID_UNKNOWN)
+        raise DeviceRefused(text, code="E4219", quality=Quality.BAD_NODE_ID_UNKNOWN)
     return Answer(state_of(record))
 
 

@@ -36,10 +36,11 @@ PROBLEMS_MAX: Final = 1_001
 """Mistakes in tables that one answer lists; the tables' check keeps 1,000 and a line that counts the rest."""
 
 STATUS: Final[Mapping[str, int]] = {
-    "E4014": 404, "E4019": 404, "E4032": 404, "E4203": 409, "E4230": 404, "E4231": 405, "E4232": 413, "E4233": 415,
-    "E4234": 422, "E4235": 422, "E4236": 429, "E4237": 412, "E4238": 428, "E4239": 500, "E4243": 403, "E4244": 404,
-    "E4245": 408, "E4246": 431, "E4247": 400, "E4248": 503, "E4249": 403, "E4251": 503, "E4300": 401, "E4305": 429,
-    "E5034": 404, "E5035": 409,
+    "E4014": 404, "E4019": 404, "E4032": 404, "E4201": 404, "E4202": 403, "E4203": 409, "E4205": 403, "E4206": 409,
+    "E4207": 409, "E4208": 409, "E4209": 429, "E4216": 409, "E4217": 409, "E4219": 404, "E4230": 404, "E4231": 405,
+    "E4232": 413, "E4233": 415, "E4234": 422, "E4235": 422, "E4236": 429, "E4237": 412, "E4238": 428, "E4239": 500,
+    "E4243": 403, "E4245": 408, "E4246": 431, "E4247": 400, "E4248": 503, "E4249": 403, "E4251": 503, "E4300": 401,
+    "E4301": 503, "E4305": 429, "E5034": 404, "E5035": 409,
 }  # fmt: skip
 """Where the code says more than the kind of error does."""
 _KINDS: Final = (
@@ -122,12 +123,12 @@ def problem_of(error: GatewayError) -> Problem:
 
 
 def status_of_command(record: CommandRecord) -> int:
-    """200 confirmed, 202 under way, 504 unknown; not sent: 409 too late, else 503; refused: by its code."""
+    """200 confirmed, 202 under way, 504 unknown; refused or not sent: by its code, 409 where it came too late."""
     code = record.code
     if record.outcome is Outcome.REJECTED:
         return 403 if code.startswith("E43") else STATUS.get(code, 422)  # who asks is known here, so never 401
-    if record.outcome is Outcome.NOT_SENT and code.startswith("E26"):
-        return 409
+    if record.outcome is Outcome.NOT_SENT:
+        return 409 if code.startswith("E26") else STATUS.get(code, 503)
     return _OUTCOMES[record.outcome]
 
 

@@ -148,7 +148,7 @@ async def test_commands_are_listed_newest_first_by_cursor(asking: Ask) -> None:
     assert [one["id"] for one in page["commands"]] == ["c4", "c3", "c2"]
     rest = (await asking("GET", f"{API}/commands", params={"limit": 3, "cursor": page["next"]})).json()
     assert ([one["id"] for one in rest["commands"]], rest["next"]) == (["c1", "c0"], None)
-    assert told(await asking("GET", f"{API}/commands/nix")) == (404, "E4244")
+    assert told(await asking("GET", f"{API}/commands/nix")) == (404, "E4219")
 
 
 # -- audit ------------------------------------------------------------------------------------------------------------
