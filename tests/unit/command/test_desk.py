@@ -248,3 +248,22 @@ def test_tables_that_drop_a_tag_end_what_waits_and_not_what_has_left(world: Worl
     assert outcomes == {
         "n1": (Outcome.CONFIRMED, ""), "n2": (Outcome.NOT_SENT, "E4217"), "n3": (Outcome.CONFIRMED, ""),
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("survives", [True, False])
+@pytest.mark.parametrize("after_ms", range(1, 100, 3))
+def test_power_cut_at_any_step_sends_once_and_tells_the_truth(world: World, after_ms: int, *, survives: bool) -> None:
+    world.submit([Command("n1", "a", 1)])
+    world.pass_time(after_ms / 1000)
+    world.crash(survives=survives)
+    world.pass_time(5.0)
+    sent = len(world.plant.seen)
+    assert sent <= 1
+    outcome = next((record.outcome for record in world.records()), Outcome.NOT_SENT)
+    assert outcome is not None
+    assert (outcome, sent) in {
+        (Outcome.CONFIRMED, 1), (Outcome.UNKNOWN, 0), (Outcome.UNKNOWN, 1), (Outcome.NOT_SENT, 0),
+    }  # fmt: skip
+    if world.records():
+        assert write(world, Command("n1", "a", 1))[0].outcome is outcome
+        assert len(world.plant.seen) == sent
