@@ -120,6 +120,7 @@ class Commander:
         data = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
         info = self.client.publish(topic, data, qos, retain, properties)
         info.wait_for_publish(DEADLINE_S)
+        assert info.is_published(), "the broker has not taken it"
 
     def outcomes(self) -> dict[str, str]:
         return {answer["id"]: answer["outcome"] for _, answer, _ in self.answers}
