@@ -14,7 +14,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from framegate.access import setup, token
 from framegate.access.audit import AuditLog
@@ -159,6 +159,10 @@ class AccessRoom:
         """Refuse a federated JWT from now on. Raises Misconfigured E4304, E4301; StoreFailed."""
         until = self._clock.now_ns() + JWT_LIFE_NS
         await in_thread("edge-access", lambda: self._file.revoke_jwt(jti, until))
+
+    async def audit_records(self, limit: int, before: int = 0) -> Sequence[Mapping[str, Any]]:
+        """The newest records, newest first; `before`: only those of a lower number."""
+        return await self.audit.recent(limit, before)
 
     async def close(self) -> None:
         """Write what waits."""

@@ -32,6 +32,7 @@ _PATH_HELP: Final[Mapping[str, str]] = {
     "command": "Id of the command.",
     "alarm": "Id of the alarm, rule.condition.",
     "code": "Error code, such as E4014.",
+    "token": "Name or id of the token.",
 }
 
 

@@ -8,12 +8,13 @@ route is open because somebody forgot.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
+from typing import Any, Final, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
+from framegate.access.token import Token, TokenWish
 from framegate.contract.access import Access, Permission, Principal
 from framegate.contract.command import Desk
 from framegate.contract.ports import Clock
@@ -30,6 +31,25 @@ Q = TypeVar("Q")
 B = TypeVar("B")
 
 
+class AccessDesk(Access, Protocol):
+    """Access, and what may be done with tokens and the audit log; satisfied by access.room.AccessRoom."""
+
+    def tokens(self) -> Sequence[Token]:
+        """Every token, without its secret. Raises Misconfigured E4301."""
+
+    def last_used(self) -> Mapping[str, int]:
+        """By token id: the hour it was last used in, ns UTC."""
+
+    async def create_token(self, wish: TokenWish, by: Principal) -> tuple[Token, str]:
+        """Make a token; its text is shown once. Raises Misconfigured E4304, E4301; StoreFailed E4303; Denied E4300."""
+
+    async def revoke_token(self, name: str) -> Token:
+        """Forget a token by name or id. Raises Misconfigured E4307, E4301; StoreFailed E4303."""
+
+    async def audit_records(self, limit: int, before: int = 0) -> Sequence[Mapping[str, Any]]:
+        """The newest records, newest first; `before`: only those of a lower number."""
+
+
 @dataclass(frozen=True, slots=True)
 class Site:
     """What handlers may ask.
@@ -40,7 +60,7 @@ class Site:
 
     face: ApiFace
     desk: Desk
-    access: Access
+    access: AccessDesk
     clock: Clock
     ready: Callable[[], str]
     scrape: Callable[[], Awaitable[bytes]]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from framegate.api import commands, configuration, frames, plant, tags
+from framegate.api import commands, configuration, frames, plant, tags, tokens
 from framegate.api.operation import Answer, Call, NoParameters, Operation
 from framegate.contract.access import Permission as May
 from framegate.contract.command import BATCH_MAX
@@ -137,6 +137,28 @@ def _configuration() -> Sequence[Operation]:
     )  # fmt: skip
 
 
+def _access() -> Sequence[Operation]:
+    return (
+        Operation(
+            "tokens.list", "GET", "/tokens", tokens.list_tokens, May.USERS_ADMIN, "Who may come in, without secrets",
+            {200: tokens.Tokens}, errors=(503,),
+        ),
+        Operation(
+            "tokens.create", "POST", "/tokens", tokens.create_token, May.USERS_ADMIN,
+            "Make a token; its text is shown this once", {201: tokens.Made}, body=tokens.Wish, errors=(503,),
+            is_change=True,
+        ),
+        Operation(
+            "tokens.revoke", "DELETE", "/tokens/{token}", tokens.revoke_token, May.USERS_ADMIN,
+            "Revoke a token by name or id", {200: tokens.TokenState}, errors=(404, 503), is_change=True, target="token",
+        ),
+        Operation(
+            "audit.list", "GET", "/audit", tokens.read_audit, May.AUDIT_READ, "What was done, newest first",
+            {200: tokens.AuditPage}, query=tokens.AuditQuery, errors=(503,),
+        ),
+    )  # fmt: skip
+
+
 def _self() -> Sequence[Operation]:
     return (
         Operation(
@@ -162,4 +184,4 @@ def _self() -> Sequence[Operation]:
     )  # fmt: skip
 
 
-OPERATIONS: Final[tuple[Operation, ...]] = (*_tags(), *_plant(), *_configuration(), *_self())
+OPERATIONS: Final[tuple[Operation, ...]] = (*_tags(), *_plant(), *_configuration(), *_access(), *_self())

@@ -24,10 +24,10 @@ from uvicorn.server import ServerState
 from framegate.api.app import Api
 from framegate.api.connection import KEEP_ALIVE_S, Connection, Crowd, LiveConnection
 from framegate.api.live import MESSAGE_BYTES_MAX, Live
-from framegate.api.operation import Site
+from framegate.api.operation import AccessDesk, Site
 from framegate.config import ApiRow
 from framegate.config.tables import is_loopback
-from framegate.contract.access import Access, Audit
+from framegate.contract.access import Audit
 from framegate.contract.command import Desk
 from framegate.contract.errors import Misconfigured
 from framegate.contract.ports import Clock, Log
@@ -109,7 +109,7 @@ class Server:
 
 
 async def serve_api(
-    face: ApiFace, desk: Desk, access: Access, audit: Audit, row: ApiRow, log: Log, metrics: Metrics, *,
+    face: ApiFace, desk: Desk, access: AccessDesk, audit: Audit, row: ApiRow, log: Log, metrics: Metrics, *,
     clock: Clock, base: Path, ready: Callable[[], str], scrape: Callable[[], Awaitable[bytes]],
 ) -> Server:  # fmt: skip
     """Serve the API of a gateway at the address of its row.

@@ -7,12 +7,15 @@ command, what may not be written is refused, a revoked token is no token, an aud
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
+from framegate.access.token import Token, TokenWish, make_token
 from framegate.contract.access import AuditEntry, Permission, Principal
 from framegate.contract.command import Asker, Command, CommandRecord, Outcome, Stage
-from framegate.contract.errors import Denied, StoreFailed
+from framegate.contract.errors import Denied, Misconfigured, StoreFailed
 
 RECEIVED_NS = 1_795_000_000_000_000_000
 _READ = frozenset(one for one in Permission if one.value.endswith(":read")) - {Permission.AUDIT_READ}
@@ -107,6 +110,7 @@ class MemoryAccess:
 
     principals: dict[str, Principal] = field(default_factory=dict)
     revoked: set[str] = field(default_factory=set)
+    made: dict[str, Token] = field(default_factory=dict)
 
     def add(self, role: str, tags: tuple[str, ...] = ("*",), name: str = "") -> str:
         """A token of somebody with a role; returns the Authorization header."""
@@ -122,6 +126,30 @@ class MemoryAccess:
 
     def is_valid(self, principal: Principal) -> bool:
         return principal.name not in self.revoked
+
+    def tokens(self) -> Sequence[Token]:
+        return tuple(self.made.values())
+
+    def last_used(self) -> Mapping[str, int]:
+        return {}
+
+    async def create_token(self, wish: TokenWish, by: Principal) -> tuple[Token, str]:
+        token, text = make_token(wish, RECEIVED_NS, secrets.token_bytes)
+        if any(one.name == token.name for one in self.made.values()):
+            raise Misconfigured(f"token {token.name}: there is one of this name", code="E4304")
+        self.made[token.id] = token
+        self.principals[f"Bearer {text}"] = token.principal("")
+        return token, text
+
+    async def revoke_token(self, name: str) -> Token:
+        token = next((one for one in self.made.values() if name in {one.name, one.id}), None)
+        if token is None:
+            raise Misconfigured(f"token {name}: there is none", code="E4307")
+        self.revoked.add(token.principal("").name)
+        return self.made.pop(token.id)
+
+    async def audit_records(self, limit: int, before: int = 0) -> Sequence[Mapping[str, Any]]:
+        return [{"seq": 1, "action": "token.create"}][:limit]
 
 
 @dataclass
