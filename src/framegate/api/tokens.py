@@ -46,8 +46,8 @@ class Wish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     name: Name
     role: Literal["", "viewer", "operator", "engineer", "admin"] = ""
-    permissions: Annotated[tuple[Permission, ...], Meta(max_length=len(Permission))] = ()
-    tags: Annotated[tuple[Glob, ...], Meta(min_length=1, max_length=TAGS_MAX)] = ("*",)
+    permissions: Annotated[list[Permission], Meta(max_length=len(Permission))] = msgspec.field(default_factory=list)
+    tags: Annotated[list[Glob], Meta(min_length=1, max_length=TAGS_MAX)] = msgspec.field(default_factory=lambda: ["*"])
     expires_s: Annotated[float, Meta(gt=0, le=EXPIRES_S_MAX, description="Seconds after which it ends.")] = EXPIRES_S
 
 
@@ -81,7 +81,7 @@ async def list_tokens(call: Call[NoParameters, None]) -> Answer:
 async def create_token(call: Call[NoParameters, Wish]) -> Answer:
     wish, access = call.body, call.site.access
     expires = call.site.clock.now_ns() + round(1e9 * wish.expires_s)
-    wanted = TokenWish(wish.name, wish.role, wish.permissions, wish.tags, expires)
+    wanted = TokenWish(wish.name, wish.role, tuple(wish.permissions), tuple(wish.tags), expires)
     token, text = await access.create_token(wanted, call.principal)
     return Answer(Made(_state(token, {}), text), 201, note={"token": token.id})
 
