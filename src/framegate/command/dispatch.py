@@ -184,15 +184,16 @@ class Dispatcher:
     async def _send(self, device: str, queue: deque[Entry], batch: Sequence[Sending]) -> None:
         deadline = min(sending.entry.deadline for sending in batch)
         entries = [sending.entry for sending in batch]
-        try:
-            if waiting := [entry for entry in entries if entry.record.stage is not Stage.DISPATCHED]:
+        if waiting := [entry for entry in entries if entry.record.stage is not Stage.DISPATCHED]:
+            try:
                 await self._ledger.dispatch(waiting, deadline)
-        except StoreFailed as error:
-            self._ledger.end([Verdict(entry, Outcome.NOT_SENT, error.stable_code, error.text) for entry in entries])
-            return
-        checked = [self._ready(entry, self._clock.monotonic()) for entry in entries]  # the log may have taken its time
-        batch = [sending for sending in checked if isinstance(sending, Sending)]
-        self._ledger.end([verdict for verdict in checked if isinstance(verdict, Verdict)])
+            except StoreFailed as error:
+                self._ledger.end([Verdict(entry, Outcome.NOT_SENT, error.stable_code, error.text) for entry in entries])
+                return
+            now = self._clock.monotonic()
+            checked = [self._ready(entry, now) for entry in entries]  # the log may have taken its time
+            batch = [sending for sending in checked if isinstance(sending, Sending)]
+            self._ledger.end([verdict for verdict in checked if isinstance(verdict, Verdict)])
         if batch:
             await self._write(device, queue, batch, deadline)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cache, lru_cache
 from math import isfinite
 
 import numpy as np
@@ -26,6 +27,8 @@ from framegate.mapper.planner import form_of
 from framegate.mapper.processing import AS_READ, Processing, Span
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
+FRACTIONS_MAX = 4_096
+"""Scales and offsets whose exact value is remembered."""
 WRITE_IMPOSSIBLE = "E1195"
 
 
@@ -106,19 +109,30 @@ class Inverse:
             if not isfinite(raw) or (self.type is ValueType.FLOAT32 and abs(raw) > FLOAT32_MAX):
                 raise self._refused(f"{value:g} is beyond {self.type.value}", Quality.BAD_OUT_OF_RANGE)
             return float(raw)
-        whole = round(self._unscaled(value))
-        limits = np.iinfo(self.type.value)
-        if not int(limits.min) <= whole <= int(limits.max):
-            text = f"{value:g} would be raw {whole}, and {self.type.value} holds {limits.min} to {limits.max}"
+        whole = round(value if self.scale == 1 and self.offset == 0 else self._unscaled(value))
+        low, high = _limits_of(self.type)
+        if not low <= whole <= high:
+            text = f"{value:g} would be raw {whole}, and {self.type.value} holds {low} to {high}"
             raise self._refused(text, Quality.BAD_OUT_OF_RANGE)
         return whole
 
     def _unscaled(self, value: float) -> Fraction:
         """Exact: scale and offset as the decimals that the table shows, so that what was scaled comes back."""
-        return (Fraction(value) - Fraction(str(self.offset))) / Fraction(str(self.scale))
+        return (Fraction(value) - _as_written(self.offset)) / _as_written(self.scale)
 
     def _refused(self, why: str, quality: Quality) -> DeviceRefused:
         return DeviceRefused(f"tag {self.name}: {why}; nothing was written", quality=quality, code=WRITE_IMPOSSIBLE)
+
+
+@cache
+def _limits_of(type_: ValueType) -> tuple[int, int]:
+    limits = np.iinfo(type_.value)
+    return int(limits.min), int(limits.max)
+
+
+@lru_cache(FRACTIONS_MAX)
+def _as_written(number: float) -> Fraction:
+    return Fraction(str(number))
 
 
 class _Undo:

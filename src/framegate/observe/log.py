@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Literal, TextIO, TypeAlias
 
 import orjson
@@ -28,6 +29,11 @@ MASK = "***"
 def make_log(stream: TextIO | None = None, *, level: Level = "info", **bound: Any) -> Log:
     """A logger that writes JSON lines to `stream` (stderr by default) from `level` up; `bound` goes on every line."""
     return JsonLog(stream or sys.stderr, _RANK[level], bound)
+
+
+@lru_cache(1_024)
+def _is_secret(key: str) -> bool:
+    return any(word in key.lower() for word in SECRET_WORDS)
 
 
 class JsonLog:
@@ -56,7 +62,7 @@ class JsonLog:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         record = {"timestamp": now, "level": level, "event": event, **self._bound, **values}
         for key in record:
-            if any(word in key.lower() for word in SECRET_WORDS):
+            if _is_secret(key):
                 record[key] = MASK
         line = orjson.dumps(record, default=str, option=orjson.OPT_SERIALIZE_NUMPY)
         if len(line) > LINE_BYTES_MAX:
