@@ -31,6 +31,7 @@ WRITABLE = 1_000
 BATCH = 100
 BATCHES = 200
 SINGLES = 1_000
+PAUSE_S = 0.07
 WAIT_S = 20.0
 
 
@@ -83,10 +84,15 @@ def _writable(line: str) -> str:
     return line.replace("}\n", ", access: RW}\n") if number and int(number) < WRITABLE else line
 
 
-def measured(running: Gateway, take: Callable[[int], float], count: int) -> dict[str, object]:
-    """So many writes, and what polling noticed meanwhile."""
+def paced(take: Callable[[int], float], number: int, pause_s: float) -> float:
+    time.sleep(pause_s)
+    return take(number)
+
+
+def measured(running: Gateway, take: Callable[[int], float], count: int, pause_s: float) -> dict[str, object]:
+    """So many writes, and what polling noticed meanwhile; the pause before each keeps within the asker's rate."""
     before, began = running.scrape(), time.monotonic()
-    took = sorted(take(number) for number in range(count))
+    took = sorted(paced(take, number, pause_s) for number in range(count))
     seconds, after = time.monotonic() - began, running.scrape()
     skipped = "edge_scans_skipped_total"
     return {
@@ -116,9 +122,9 @@ def main() -> None:
             client = Client(api, token)
             tags = [[f"d{device}.t{i}" for i in range(WRITABLE // 2)] for device in range(case.devices)]
             spread = [tags[i % case.devices][i // case.devices] for i in range(len(tags) * len(tags[0]))]
-            single = measured(running, lambda i: client.write(spread[i % len(spread)]), SINGLES)
-            one = measured(running, lambda i: client.write_all(tags[i % case.devices][:BATCH]), BATCHES)
-            over = measured(running, lambda i: client.write_all(spread[i * BATCH % 1000 :][:BATCH]), BATCHES)
+            single = measured(running, lambda i: client.write(spread[i % len(spread)]), SINGLES, 0.0)
+            one = measured(running, lambda i: client.write_all(tags[i % case.devices][:BATCH]), BATCHES, PAUSE_S)
+            over = measured(running, lambda i: client.write_all(spread[i * BATCH % 1000 :][:BATCH]), BATCHES, PAUSE_S)
             running.stop()
         assert surroundings.counter is not None
         seen = judged(running.acknowledged_position(), surroundings.counter.verdict())

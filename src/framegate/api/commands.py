@@ -7,9 +7,8 @@ Idempotency-Key with the same content is the same command.
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -37,6 +36,8 @@ WAIT_S: Final = 5.0
 WAIT_S_MAX: Final = 30.0
 VALUE_CHARACTERS_MAX: Final = 16_384
 COMMANDS_MAX: Final = 500
+LOOK_S: Final = 0.02
+"""So long the commands of one batch share a look at their asker's credentials."""
 KEY: Final = "idempotency-key"
 KEY_HELP: Final = (
     f"Id of the command: up to {ID_CHARACTERS_MAX} letters, digits, - _ and .; sent again with the same content it is "
@@ -203,17 +204,31 @@ def audited(call: Call[Any, Any]) -> Mapping[str, Any]:
 
 async def _submitted(call: Call[WaitQuery, Any], commands: Sequence[Command]) -> Sequence[CommandRecord]:
     """Records after at most `wait` seconds, whatever the number of commands."""
-    principal, is_valid, desk = call.principal, call.site.access.is_valid, call.site.desk
-    asker = Asker(call.author, lambda tag: is_valid(principal) and principal.may(Permission.TAGS_WRITE, tag))
-    records = await desk.submit(commands, asker)
-    wait = call.query.wait
-    if wait == 0.0:
+    desk, clock = call.site.desk, call.site.clock
+    records = await desk.submit(commands, Asker(call.author, _right_of(call)))
+    if call.query.wait == 0.0:
         return records
+    until, ended = clock.monotonic() + call.query.wait, []
+    for record in records:  # they end together, mostly: one task each would cost more than all the waiting
+        seconds = max(0.0, until - clock.monotonic())
+        is_over = record.outcome is not None
+        ended.append(record if is_over else await desk.wait(record.command.id, seconds) or record)
+    return ended
 
-    async def ended(record: CommandRecord) -> CommandRecord:
-        return record if record.outcome is not None else await desk.wait(record.command.id, wait) or record
 
-    return [await ended(records[0])] if len(records) == 1 else await asyncio.gather(*map(ended, records))
+def _right_of(call: Call[Any, Any]) -> Callable[[str], bool]:
+    """Whether the caller may write a tag now; whether the credentials still stand is looked up every LOOK_S."""
+    principal, access, clock = call.principal, call.site.access, call.site.clock
+    is_valid, looked = False, float("-inf")
+
+    def may(tag: str) -> bool:
+        nonlocal is_valid, looked
+        now = clock.monotonic()
+        if now - looked > LOOK_S:
+            is_valid, looked = access.is_valid(principal), now
+        return is_valid and principal.may(Permission.TAGS_WRITE, tag)
+
+    return may
 
 
 def _answer(record: CommandRecord) -> Answer:
