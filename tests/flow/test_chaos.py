@@ -81,9 +81,9 @@ class Chaos:
     ("steps", "encoding", "qos"),
     [
         (12, "json-batch", 1),
-        pytest.param(60, "json-batch", 2, marks=pytest.mark.campaign),
-        pytest.param(60, "protobuf", 1, marks=pytest.mark.campaign),
-        pytest.param(60, "json", 1, marks=pytest.mark.campaign),
+        pytest.param(30, "json-batch", 2, marks=pytest.mark.campaign),
+        pytest.param(30, "protobuf", 1, marks=pytest.mark.campaign),
+        pytest.param(30, "json", 1, marks=pytest.mark.campaign),
     ],
 )
 async def test_faults_in_random_order_lose_nothing(

@@ -29,8 +29,8 @@ ROWS_PER_ROUND = 1_500
     [
         (3, 1, "10ms"),
         (3, 1, "200ms"),  # much is accepted and not yet durable when the kill comes
-        pytest.param(12, 1, "50ms", marks=pytest.mark.campaign),
-        pytest.param(12, 2, "10ms", marks=pytest.mark.campaign),
+        pytest.param(8, 1, "50ms", marks=pytest.mark.campaign),
+        pytest.param(8, 2, "10ms", marks=pytest.mark.campaign),
     ],
 )
 async def test_kill_in_a_flood_loses_nothing_durable(

@@ -223,7 +223,7 @@ async def test_reload_hostile_tables_are_refused_in_time_and_the_old_ones_run(
     assert {frame.quality for frame in account.frames.values()} == {0}
 
 
-@pytest.mark.parametrize("seconds", [3.0, pytest.param(60.0, marks=pytest.mark.campaign)])
+@pytest.mark.parametrize("seconds", [3.0, pytest.param(25.0, marks=pytest.mark.campaign)])
 async def test_reload_storm_loses_and_repeats_nothing(
     site: Site, run: Run, subscribe: Subscribe, drained: Drained, health: Ask, seconds: float
 ) -> None:
@@ -261,7 +261,7 @@ async def test_reload_storm_loses_and_repeats_nothing(
     assert (account.lost(account.newest), account.repeats, account.out_of_order, account.conflicts) == (0, 0, 0, 0)
 
 
-@pytest.mark.parametrize("rounds", [5, pytest.param(40, marks=pytest.mark.campaign)])
+@pytest.mark.parametrize("rounds", [5, pytest.param(20, marks=pytest.mark.campaign)])
 async def test_kill_during_a_change_starts_on_a_whole_generation(
     site: Site, run: Run, health: Ask, rounds: int
 ) -> None:

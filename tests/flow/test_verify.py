@@ -21,10 +21,10 @@ from framegate.cli.verify.experiment import Experiment, Scratch
     [
         pytest.param(kill.EXPERIMENT, 11, id="kill"),
         pytest.param(power_cut.EXPERIMENT, 3, id="power_cut"),
-        pytest.param(kill.EXPERIMENT, 60, id="kill-campaign", marks=pytest.mark.campaign),
+        pytest.param(kill.EXPERIMENT, 30, id="kill-campaign", marks=pytest.mark.campaign),
         pytest.param(power_cut.EXPERIMENT, 20, id="power_cut-campaign", marks=pytest.mark.campaign),
         pytest.param(sync_fault.EXPERIMENT, 1, id="sync_fault-campaign", marks=pytest.mark.campaign),
-        pytest.param(damage.EXPERIMENT, 30, id="damage-campaign", marks=pytest.mark.campaign),
+        pytest.param(damage.EXPERIMENT, 20, id="damage-campaign", marks=pytest.mark.campaign),
     ],
 )
 async def test_experiment_finds_every_promise_kept(tmp_path: Path, experiment: Experiment, rounds: int) -> None:
