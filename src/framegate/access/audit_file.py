@@ -41,12 +41,12 @@ from framegate.access.durable import (
     locked,
     make_private_folder,
     replace_durably,
-    sync_folder,
     why,
 )
 from framegate.contract.access import AuditEntry
 from framegate.contract.errors import StoreFailed
 from framegate.contract.ports import Clock, Log
+from framegate.endpoint.durable import sync_folder
 
 ACTIVE, LOCK = "audit.jsonl", ".audit.lock"
 FILE_BYTES_MAX = 8 << 20

@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeAlias
 
+from framegate.endpoint.durable import sync_folder
+
 MODE = 0o600
 FOLDER_MODE = 0o700
 LOCK_S_MAX = 5.0
@@ -69,15 +71,6 @@ def replace_durably(path: Path, data: bytes, *, is_synced: bool = True) -> None:
     aside.replace(path)
     if is_synced:
         sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Names in a folder survive a power cut from now on."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def give_to_owner(path: Path) -> None:

@@ -21,6 +21,7 @@ from framegate.bus.fault import IO, UNWRITABLE
 from framegate.bus.mark import NO_MARK, HighWaterMark
 from framegate.contract.errors import StoreFailed
 from framegate.contract.frame import Position
+from framegate.endpoint.durable import sync_folder
 
 SYNC_INTERVAL_S = 1.0
 SLOT_BYTES = 256 << 10  # room for the cursors of a thousand connectors
@@ -80,15 +81,6 @@ def read_mark(path: Path) -> HighWaterMark:
         return NO_MARK
     try:
         return read_mark_at(file)
-    finally:
-        os.close(file)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make new and renamed files of a folder survive a power cut."""
-    file = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(file)
     finally:
         os.close(file)
 

@@ -22,13 +22,14 @@ import orjson
 
 from framegate.bus.ballast import Ballast
 from framegate.bus.fault import DAMAGED, FULL, UNWRITABLE, damaged
-from framegate.bus.highwater import HighWaterFile, sync_folder
+from framegate.bus.highwater import HighWaterFile
 from framegate.bus.options import StoreOptions
 from framegate.bus.probe import HUNG, probe, run_child
 from framegate.bus.recovery import Opened, load
 from framegate.bus.rocks import RocksDisk, fault_of
 from framegate.contract.errors import StoreFailed
 from framegate.contract.ports import Clock, Log
+from framegate.endpoint.durable import sync_folder
 
 STORE, FRESH, HIGH_WATER, BALLAST = "store", "store.new", "hwm", "ballast"
 QUARANTINES_MAX = 3
