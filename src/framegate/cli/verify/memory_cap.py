@@ -129,5 +129,5 @@ EXPERIMENT = Experiment(
     promise="Within 256 MiB, with 64 files and twice the load, nothing is killed, and what is shed is announced.",
     run=run,
     rounds=10,
-    rounds_full=60,
+    rounds_full=600,
 )
