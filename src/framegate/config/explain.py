@@ -46,7 +46,7 @@ def findings_of(check: Check, value: Any) -> Iterator[Finding]:
     """Every mistake that the check finds in a value, one per wrong value; paths begin at the value."""
     told: Path | None = None
     for error in check.errors(value):
-        for finding in _explain(error, check.schema):
+        for finding in _explain(error, check.schema, _path_in(value, error.instance_path)):
             is_again = finding.path == told and finding.code not in {"E1106", "E1107"}
             told = finding.path
             if not is_again:
@@ -83,8 +83,20 @@ def shown(value: Any) -> str:
     return text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}..."
 
 
-def _explain(error: jsonschema_rs.ValidationError, root: Mapping[str, Any]) -> Iterator[Finding]:
-    path = tuple(error.instance_path)
+def _path_in(value: Any, steps: Sequence[str | int]) -> Path:
+    """The path of an instance: jsonschema-rs gives a key of digits as a number, as if it stood in a list."""
+    path: list[str | int] = []
+    for step in steps:
+        is_key = isinstance(value, Mapping)
+        path.append(str(step) if is_key else step)
+        try:
+            value = value[path[-1]]
+        except (KeyError, IndexError, TypeError):
+            value = None
+    return tuple(path)
+
+
+def _explain(error: jsonschema_rs.ValidationError, root: Mapping[str, Any], path: Path) -> Iterator[Finding]:
     name = error.kind.name
     rule = _rule_at(root, error.schema_path)
     if name == "additionalProperties":
@@ -94,7 +106,7 @@ def _explain(error: jsonschema_rs.ValidationError, root: Mapping[str, Any]) -> I
                 (*path, key), "E1106", f"no such key here{suggestion(key, allowed)}; keys are {listed(allowed)}"
             )
     elif name == "propertyNames":
-        inner = next(_explain(error.kind.value, root), None)
+        inner = next(_explain(error.kind.value, root, path), None)
         key = error.kind.value.instance
         yield Finding((*path, str(key)), "E1110", inner.text if inner is not None else error.message)
     elif name == "required":
@@ -202,7 +214,7 @@ def _no_choice(error: jsonschema_rs.ValidationError, rule: Mapping[str, Any]) ->
     if "errorMessage" in rule:
         return f"{shown(error.instance)} {rule['errorMessage']}"
     branches = [branch for branch in getattr(error.kind, "context", ()) if branch]
-    wanted = [finding.text for branch in branches for finding in _explain(branch[0], {})]
+    wanted = [finding.text for branch in branches for finding in _explain(branch[0], {}, ())]
     return "; or ".join(dict.fromkeys(wanted)) or _as_said(error, rule)
 
 
