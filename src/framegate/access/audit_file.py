@@ -40,7 +40,7 @@ from framegate.access.durable import (
     give_to_owner,
     locked,
     make_private_folder,
-    replace_durably,
+    replace_private,
     why,
 )
 from framegate.contract.access import AuditEntry
@@ -119,7 +119,7 @@ class AuditFile:
         head = read_head(self._head)
         if head is None and not elder and not self._active.exists():
             head = START
-            replace_durably(self._head, _head_text(START))
+            replace_private(self._head, _head_text(START))
         end = self._end(_last_of(elder[-1]) if elder else START, head)
         if end.torn:
             os.truncate(self._active, end.size)

@@ -54,7 +54,7 @@ def read_bounded(path: Path, bytes_max: int) -> bytes:
     return data
 
 
-def replace_durably(path: Path, data: bytes, *, is_synced: bool = True) -> None:
+def replace_private(path: Path, data: bytes, *, is_synced: bool = True) -> None:
     """Replace a file whole: written aside, synced, renamed, and the rename synced.
 
     is_synced  False: a power cut may bring the old content back

@@ -20,7 +20,7 @@ from framegate.access.durable import (
     locked,
     make_private_folder,
     read_bounded,
-    replace_durably,
+    replace_private,
     signature_of,
     why,
 )
@@ -146,7 +146,7 @@ class TokenFile:
                     raise self._damaged(why(error)) from error
                 data = _text_of(edit(book))
                 approve()
-                replace_durably(self.path, data)
+                replace_private(self.path, data)
         except OSError as error:
             text = f"{self.path}: cannot be written ({why(error)}); nothing was changed, correct space or rights"
             raise StoreFailed(text, code="E4303") from error

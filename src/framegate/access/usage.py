@@ -14,7 +14,7 @@ from pathlib import Path
 
 import orjson
 
-from framegate.access.durable import read_bounded, replace_durably
+from framegate.access.durable import read_bounded, replace_private
 from framegate.contract.ports import Clock
 from framegate.endpoint.thread import in_thread
 
@@ -51,7 +51,7 @@ class Usage:
             written = self.used
             data = orjson.dumps(written)
             with contextlib.suppress(OSError):  # a figure for people; whoever needs the disk is told elsewhere
-                await in_thread("edge-access", partial(replace_durably, self._path, data, is_synced=False))
+                await in_thread("edge-access", partial(replace_private, self._path, data, is_synced=False))
 
 
 def read_usage(folder: Path) -> dict[str, int]:

@@ -112,7 +112,7 @@ class Bus:
         if self.is_paused or self._wal.state in {WalState.FULL, WalState.CLOSED}:
             why = self._wal.error or "rows wait for the log"
             raise StoreFailed(f"bus: derived rows wait: {why}", code=REFUSED)
-        self.record(batches, entries_of(states), kept)
+        self._place_with(batches, entries_of(states), kept)
 
     # -- CommandLog -----------------------------------------------------------------------------------------------
 
@@ -125,6 +125,10 @@ class Bus:
         """Place rows with changes of the store, in one piece; see CommandLog. Whoever calls bounds what it hands in."""
         if self._wal.state is WalState.CLOSED:
             raise StoreFailed("bus: the durable log is closed", code=CLOSED)
+        self._place_with(batches, changes, kept)
+        self._wal.hurry()  # somebody waits for the answer
+
+    def _place_with(self, batches: Sequence[Batch], changes: Sequence[Change], kept: Callable[[], None]) -> None:
         for batch in batches:
             for piece in _pieces(batch):
                 self._ring.append(self._wal.append(piece))
@@ -132,7 +136,6 @@ class Bus:
                 self._meters.rows.value += len(piece.tag)
                 self._meters.batches.value += 1
         self._wal.bind(changes, kept)
-        self._wal.hurry()  # somebody waits for the answer
         if self._occupancy() >= PAUSE_AT:
             self._press()
 

@@ -57,7 +57,7 @@ def add(
     ends = 0 if expires == NEVER else tokens.now_ns + round(_seconds(expires) * 1e9)
     wish = TokenWish(name, role, tuple(permission or ()), tuple(tags or ("*",)), ends)
     token, text = tokens.change(
-        "token.create",
+        "tokens.create",
         name,
         partial(tokens.file.add, wish),
         role=role,
@@ -95,11 +95,11 @@ def revoke(
         raise Misconfigured("token revoke: name tokens by name or id, or JWTs with --jti", code="E4025")
     tokens = _Tokens(home)
     for name in names or ():
-        token = tokens.change("token.revoke", name, partial(tokens.file.revoke, name))
+        token = tokens.change("tokens.revoke", name, partial(tokens.file.revoke, name))
         say(f"{token.name} ({token.id}): revoked")
     until = tokens.now_ns + JWT_LIFE_NS
     for each in jti or ():
-        tokens.change("token.revoke_jwt", each, partial(tokens.file.revoke_jwt, each, until))
+        tokens.change("tokens.revoke_jwt", each, partial(tokens.file.revoke_jwt, each, until))
         say(f"jti {each}: refused until {moment(until)}, when it has expired anyway")
     return exits.OK
 

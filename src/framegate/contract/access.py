@@ -76,7 +76,7 @@ class Access(Protocol):
 class AuditEntry:
     """One thing that somebody did, or tried to.
 
-    action   as an operation of the API names itself: "tags.write", "config.apply", "token.create"
+    action   as an operation of the API names itself: "tags.write", "config.apply", "tokens.create"
     target   tag, device, generation, token id
     outcome  "begun", durable before it is done; then "ok", "denied", or a stable code
     details  values before and after, reason, request id; never a secret

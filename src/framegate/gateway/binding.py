@@ -71,7 +71,7 @@ def bind(tables: Tables, catalogue: Catalogue, devices: Container[str] | None = 
     read = _read_by_expressions(tables.variables)
     for row in tables.variables:
         tag_id = _intern(row, row.tag, catalogue, is_out=not row.rename)
-        rename_id = _intern(row, row.rename, catalogue, is_out=True) if row.rename else None
+        rename_id = out_id(row, catalogue) if row.rename else None
         is_asked = row.processing is not AS_READ or row.scale != 1.0 or row.offset != 0.0 or rename_id is not None
         if is_asked or row.tag in read:
             mapping.append(
@@ -91,6 +91,11 @@ def _read_by_expressions(rows: Sequence[VariableRow]) -> set[str]:
     """Names of all tags that an expression reads."""
     texts = [row.processing.expr for row in rows if row.processing.expr]
     return {name for text in texts for name in parse_expression(text).dependencies}
+
+
+def out_id(row: VariableRow, catalogue: Catalogue) -> TagId:
+    """Id under which the rows of a tag go out."""
+    return _intern(row, row.name, catalogue, is_out=True)
 
 
 def _intern(row: VariableRow, name: str, catalogue: Catalogue, *, is_out: bool) -> TagId:

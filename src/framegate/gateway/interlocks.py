@@ -12,9 +12,10 @@ from typing import TypeAlias
 import numpy as np
 
 from framegate.config import Tables, VariableRow
-from framegate.contract.frame import TagId, Value, ValueType
+from framegate.contract.frame import Value
 from framegate.contract.ports import Catalogue
 from framegate.contract.quality import describe, is_bad
+from framegate.gateway.binding import out_id
 from framegate.mapper.expression import BOOLEAN, TEXT, parse_expression
 from framegate.mapper.formula import assignment_of
 from framegate.mapper.inputs import lua_text
@@ -38,7 +39,7 @@ class Interlocks:
         wanted = {name for expression in expressions.values() for name in expression.dependencies}
         rows = {row.tag: row for row in tables.variables if row.tag in wanted}
         self._slots = {name: slot for slot, name in enumerate(sorted(wanted), 1)}
-        self._ids = {name: _id_of(catalogue, rows[name]) for name in wanted}
+        self._ids = {name: out_id(rows[name], catalogue) for name in wanted}
         self._machine = Machine(np.zeros(len(wanted) + 1))
         self._needs = {tag: expression.dependencies for tag, expression in expressions.items()}
         self._programs: dict[str, tuple[Program, np.ndarray[tuple[int], np.dtype[np.float64]]]] = {}
@@ -86,8 +87,3 @@ def _always_open() -> str:
 def _form_out(row: VariableRow) -> int:
     """Form of a tag as it goes out."""
     return TEXT if row.processing.enum else form_of(row.type)
-
-
-def _id_of(catalogue: Catalogue, row: VariableRow) -> TagId:
-    type_ = ValueType.STRING if row.processing.enum else row.type
-    return catalogue.intern(row.name, row.source or "gateway", type_, row.unit, row.access)

@@ -149,7 +149,7 @@ class MemoryAccess:
         return self.made.pop(token.id)
 
     async def audit_records(self, limit: int, before: int = 0) -> Sequence[Mapping[str, Any]]:
-        return [{"seq": 1, "action": "token.create"}][:limit]
+        return [{"seq": 1, "action": "tokens.create"}][:limit]
 
 
 @dataclass

@@ -116,14 +116,14 @@ def test_every_change_is_noted_with_its_outcome(tmp_path: Path, capsys: Printed)
     assert edge(tmp_path, "audit", "ls") == exits.OK
     noted = rows(capsys)
     assert [(note["action"], note["target"], note["outcome"]) for note in noted] == [
-        ("token.revoke_jwt", "j1", "ok"),
-        ("token.revoke", "anna", "ok"),
-        ("token.create", "anna", "E4304"),
-        ("token.create", "anna", "ok"),
+        ("tokens.revoke_jwt", "j1", "ok"),
+        ("tokens.revoke", "anna", "ok"),
+        ("tokens.create", "anna", "E4304"),
+        ("tokens.create", "anna", "ok"),
     ]
     assert all(note["actor"].startswith("local:uid ") for note in noted)
     assert secret not in (tmp_path / "access" / "audit.jsonl").read_text()
-    assert edge(tmp_path, "audit", "ls", "--action", "token.rev", "--last", "1") == exits.OK
+    assert edge(tmp_path, "audit", "ls", "--action", "tokens.rev", "--last", "1") == exits.OK
     assert [note["target"] for note in rows(capsys)] == ["j1"]
     assert edge(tmp_path, "audit", "ls", "--actor", "nobody") == exits.OK
     assert capsys.readouterr() == ("", "nothing like it is noted\n")
