@@ -54,7 +54,7 @@ def ls(
     *,
     last: Annotated[int, Parameter(help=f"How many, newest first, up to {RECORDS_MAX:,}.")] = 50,
     actor: Annotated[str, Parameter(help="Only what somebody did whose name contains this.")] = "",
-    action: Annotated[str, Parameter(help="Only actions that begin with this, such as token.")] = "",
+    action: Annotated[str, Parameter(help="Only actions that begin with this, such as tokens.")] = "",
     home: HomeOption = HOME_DEFAULT,
     output: OutputOption = None,
 ) -> int:

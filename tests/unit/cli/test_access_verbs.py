@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import re
@@ -58,11 +59,12 @@ async def test_ls_shows_tokens_without_their_secrets(tmp_path: Path, capsys: Pri
     edge(
         tmp_path, "token", "add", "bob", "--permission", "tags:read", "--permission", "alarms:ack", "--expires", "never"
     )
-    edge(tmp_path, "token", "add", "anna", "--role", "viewer", "--expires", "1ms")
+    edge(tmp_path, "token", "add", "anna", "--role", "viewer", "--expires", "500ms")
     secrets = capsys.readouterr().out.split()
     room = room_of(tmp_path)
     await room.authenticate(f"Bearer {secrets[0]}", "10.0.0.7")
     await room.close()
+    await asyncio.sleep(0.6)  # until hers has ended
     assert edge(tmp_path, "token", "ls") == exits.OK
     anna, bob = rows(capsys)
     assert (anna["name"], anna["role"], anna["state"], anna["used"]) == ("anna", "viewer", "expired", None)
