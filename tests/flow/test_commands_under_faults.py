@@ -326,6 +326,8 @@ async def test_each_command_reaches_the_device_once_at_most_and_its_outcome_is_t
             assert stage.gateway is not None
             plant.stop_gateway(stage.gateway)
             await drained(account)
+            audit = plant.edge("audit", "verify", "--home", str(tmp_path))
+            assert audit.returncode == 0, audit.stderr
     finally:
         await asker.close()
         device.close()

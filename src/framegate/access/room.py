@@ -49,8 +49,12 @@ def open_access(
     clock: Clock,
     log: Log,
     random_bytes: RandomBytes = secrets.token_bytes,
+    audit: AuditLog | None = None,
 ) -> AccessRoom:
-    """The access room of a home. Key files of issuers are relative to its `config`. Raises StoreFailed E4303."""
+    """The access room of a home. Key files of issuers are relative to its `config`. Raises StoreFailed E4303.
+
+    audit  the home's audit log, where it is open already
+    """
     folder = home_folder / FOLDER
     try:
         make_private_folder(folder)
@@ -58,16 +62,24 @@ def open_access(
         text = f"{folder}: cannot be made ({why(error)}); correct the rights of the home folder"
         raise StoreFailed(text, code="E4303") from error
     placed = [replace(row, keys=home_folder / "config" / row.keys) for row in issuers]
-    return AccessRoom(folder, Verifier(placed, gateway_name, tenant, log), tenant, clock, log, random_bytes)
+    verifier = Verifier(placed, gateway_name, tenant, log)
+    return AccessRoom(folder, verifier, tenant, clock, log, random_bytes, audit or AuditLog(folder, clock, log))
 
 
 class AccessRoom:
     """Satisfies contract.access.Access; `audit` satisfies contract.access.Audit."""
 
     def __init__(
-        self, folder: Path, verifier: Verifier, tenant: str, clock: Clock, log: Log, random_bytes: RandomBytes
+        self,
+        folder: Path,
+        verifier: Verifier,
+        tenant: str,
+        clock: Clock,
+        log: Log,
+        random_bytes: RandomBytes,
+        audit: AuditLog,
     ) -> None:
-        self.audit = AuditLog(folder, clock, log)
+        self.audit = audit
         self._file = TokenFile(folder, clock, random_bytes)
         self._verifier, self._tenant, self._clock, self._log = verifier, tenant, clock, log
         self._setup = setup.SetUp(clock, random_bytes)

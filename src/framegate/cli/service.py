@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import uvloop
 
 from framegate import __version__
+from framegate.access.audit import AuditLog
 from framegate.cli import exits
 from framegate.cli.first_start import tell_first_start
 from framegate.cli.tables import check_with_plugins, plugins_of, read_tables
@@ -129,7 +130,9 @@ class _Service:
     async def run(self) -> None:
         self._listen_for_signals()
         pages = await self._expose(self._gateway.tables.gateway)
-        room = self._open_access(self._gateway.tables.gateway)
+        audit = AuditLog(self._home.access, self._gateway.clock, self._log)
+        self._gateway.audit = audit
+        room = self._open_access(self._gateway.tables.gateway, audit)
         try:
             await self._start()
             try:
@@ -151,16 +154,19 @@ class _Service:
         finally:
             if room is not None:
                 await room.close()
+            await audit.close()
             await pages.close()
 
-    def _open_access(self, row: GatewayRow) -> AccessRoom | None:
+    def _open_access(self, row: GatewayRow, audit: AuditLog) -> AccessRoom | None:
         """Who may come in; None where there is no API to come to."""
         if row.api is None:
             return None
         from framegate.access.room import open_access  # noqa: PLC0415 - as the API below
 
         gateway = self._gateway
-        room = open_access(self._home.root, row.name, row.tenant, row.access.issuers, gateway.clock, self._log)
+        room = open_access(
+            self._home.root, row.name, row.tenant, row.access.issuers, gateway.clock, self._log, audit=audit
+        )
         gateway.api_may_write = lambda name, tag: room.may_still(name, Permission.TAGS_WRITE, tag)
         tell_first_start(room, self._home.root)
         return room

@@ -22,11 +22,13 @@ from framegate.config.history import Generation, History, Source, Texts, digests
 from framegate.config.plan import Changes, Plan, steps_of
 from framegate.config.schema import TABLES
 from framegate.config.watch import scripts_in
+from framegate.contract.access import AuditEntry
 from framegate.contract.errors import GatewayError, Misconfigured
 from framegate.gateway.change import Change, carry_out, prepare
 from framegate.gateway.wiring import Gateway
 from framegate.observe.face import ChangeRecord, ConfigHealth, GenerationRecord
 
+API_AUTHOR = "rest:"
 LINES_LOGGED_MAX = 20
 """Problems that a log line repeats; `edge check` shows all of them."""
 SWITCH_S = 0.000_5
@@ -177,6 +179,7 @@ class Applier:
             await self._in_thread(lambda: self._history.make_current(generation.number, is_published=source == "file"))
 
         try:
+            await self._noted(generation)
             async with gateway.turn:
                 await carry_out(gateway, change, keep)
         except BaseException:
@@ -188,6 +191,15 @@ class Applier:
         self._booked(generation)
         self._tell_applied(generation, change.plan, duration_ms)
         return generation, change.plan, duration_ms
+
+    async def _noted(self, generation: Generation) -> None:
+        """Have the audit log tell first; the API notes its own changes. Raises StoreFailed E4306."""
+        audit = self._gateway.audit
+        if audit is None or generation.author.startswith(API_AUTHOR):
+            return
+        details = {"source": generation.source, "reason": generation.reason}
+        target = f"generation {generation.number}"
+        await audit.note(AuditEntry(generation.author, "config.apply", target, "begun", details=details))
 
     async def _prepare(self, texts: Texts) -> Change:
         next_id = len(self._gateway.store.catalogue) + 1

@@ -17,8 +17,8 @@ from itertools import islice
 from pathlib import Path
 
 from framegate import __version__
-from framegate.command.desk import CommandDesk
 from framegate.config import ConnectorRow, DriverRow
+from framegate.contract.command import Desk
 from framegate.contract.frame import Position
 from framegate.contract.quality import Quality
 from framegate.gateway.apply import Applier
@@ -75,8 +75,8 @@ class Health:
         return self._gateway.rules
 
     @property
-    def commands(self) -> CommandDesk:
-        return self._gateway.desk
+    def commands(self) -> Desk:
+        return self._gateway.commands
 
     @property
     def metrics(self) -> Metrics:

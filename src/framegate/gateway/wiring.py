@@ -24,6 +24,8 @@ from framegate.command.desk import CommandDesk
 from framegate.config import ConnectorRow, DriverRow, GatewayRow, Tables
 from framegate.config.plan import outline_of
 from framegate.config.watch import scripts_in
+from framegate.contract.access import Audit
+from framegate.contract.command import Desk
 from framegate.contract.connector import ConnectorContext
 from framegate.contract.driver import Driver, DriverContext
 from framegate.contract.errors import GatewayError, Misconfigured
@@ -32,6 +34,7 @@ from framegate.contract.ports import Catalogue, Clock, Log
 from framegate.endpoint.endpoint import Endpoint, endpoint_from_row
 from framegate.endpoint.outbound import Outbound
 from framegate.endpoint.pool import EndpointPool
+from framegate.gateway.audited import AuditedDesk
 from framegate.gateway.binding import Factories, bind
 from framegate.gateway.command_door import asker_of, command_door
 from framegate.gateway.commands import SlotDevices, routes_of
@@ -55,6 +58,7 @@ class Gateway:
     """Everything that runs, from lines to connectors. One per process and home.
 
     turn  held by whoever stops and starts connectors or devices: one at a time
+    audit          where commands and changes are noted first; set before the start by whoever keeps one
     api_may_write  whether a principal of the API may still write a tag; set before the start by whoever serves one
     """
 
@@ -70,6 +74,7 @@ class Gateway:
         self.factories = Factories(plugins)
         self.turn = asyncio.Lock()
         self.api_may_write: Callable[[str, str], bool] = _nobody
+        self.audit: Audit | None = None
         self._outbox_tasks: dict[str, asyncio.Task[None]] = {}
         self._encoders: dict[str, tuple[Encoder, Encoder]] = {}
 
@@ -230,7 +235,7 @@ class Gateway:
                 self.log,
                 lost,
                 tenant=gateway.tenant,
-                commands=command_door(self.desk, row.name, lambda: self.tables.connectors.get(row.name)),
+                commands=command_door(self.commands, row.name, lambda: self.tables.connectors.get(row.name)),
             )
 
         return Outbox(
@@ -261,6 +266,11 @@ class Gateway:
         if door == "north":
             return asker_of(name, lambda: self.tables.connectors.get(name)).may(tag)
         return door == "local" or (door == "rest" and self.api_may_write(name, tag))
+
+    @property
+    def commands(self) -> Desk:
+        """The desk, for doors that keep no audit log of their own."""
+        return self.desk if self.audit is None else AuditedDesk(self.desk, self.audit)
 
     def forget_tags(self) -> None:
         """Names, types or units of tags have changed: encoders drop what they learnt of them."""

@@ -22,6 +22,7 @@ from framegate.gateway.home import Home
 from framegate.gateway.wiring import Gateway
 from framegate.runtime.discover import discover
 from framegate.testing import plant
+from framegate.testing.doors import MemoryAudit
 from framegate.testing.fakes import CollectingLog
 from framegate_plugins.modbus.simulator import start as start_plc
 from framegate_plugins.mqtt.simulator import start as start_broker
@@ -196,3 +197,14 @@ def test_giving_way_is_over_afterwards() -> None:
     with giving_way():
         assert sys.getswitchinterval() == pytest.approx(SWITCH_S)
     assert sys.getswitchinterval() == before
+
+
+async def test_change_is_in_the_audit_log_before_it_is_carried_out_or_is_not_carried_out(site: Site) -> None:
+    audit = MemoryAudit()
+    site.gateway.audit = audit
+    await site.applier.submit(site.changed(), "uid 1000", "pump 7", "file")
+    assert audit.story == [("uid 1000", "config.apply", "generation 2", "begun")]
+    site.gateway.audit = MemoryAudit(room=0)
+    with pytest.raises(StoreFailed, match=r"^E4306 "):
+        await site.applier.submit(site.texts, "uid 1000", "back", "file")
+    assert site.applier.health.generation == 2
