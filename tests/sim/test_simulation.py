@@ -21,6 +21,7 @@ FOUND = {
     101_422: "rows deleted in the second before a power cut were called damaged when the store was carried over",
     101_970: "a gap was told before it was durable; a crash lost it, and its rows followed newer ones",
     300_195: "the same, of rows that retention had given up",
+    501_368: "no kind of fault was left to a world, and the script of faults failed at it",
     300_557: "a gap whose entry was damaged after its rows were deleted counted as never told",
 }
 """Seeds that once broke a promise, and how."""

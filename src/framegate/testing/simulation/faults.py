@@ -64,6 +64,8 @@ class Faults:
         names, weights = list(swarm.faults), list(swarm.faults.values())
         while True:
             await asyncio.sleep(self._dice.expovariate(1 / swarm.fault_wait_s))
+            if not names:  # every kind that was drawn is one that `durability: os` makes no promise about
+                continue
             kind = self._dice.choices(names, weights)[0]
             self.counts[kind] = self.counts.get(kind, 0) + 1
             self.world.loop.note(f"fault {kind}")
