@@ -13,7 +13,8 @@ from framegate.api import commands, configuration, frames, plant, tags, tokens
 from framegate.api.operation import Answer, Call, NoParameters, Operation
 from framegate.contract.access import Permission as May
 from framegate.contract.command import BATCH_MAX
-from framegate.observe.face import AlarmRow, ChangeRecord, RewindRecord
+from framegate.observe.face import ChangeRecord, RewindRecord
+from framegate.observe.rule_face import AlarmRow
 
 BATCH_BYTES_MAX: Final = 1 << 20
 _KEY: Final = {commands.KEY: commands.KEY_HELP}
@@ -77,6 +78,10 @@ def _plant() -> Sequence[Operation]:
         Operation(
             "connectors.list", "GET", "/connectors", plant.list_connectors, May.SYSTEM_READ,
             "Connectors and how they do", {200: plant.Connectors},
+        ),
+        Operation(
+            "bridges.list", "GET", "/bridges", plant.list_bridges, May.SYSTEM_READ, "Bridges and how they do",
+            {200: plant.Bridges},
         ),
         Operation(
             "alarms.list", "GET", "/alarms", plant.list_alarms, May.ALARMS_READ, "Alarms of the rules, in pages",

@@ -12,7 +12,15 @@ from framegate.api.problem import CONTENT_TYPE, meaning_of, problem
 from framegate.contract.access import Permission
 from framegate.contract.errors import DeviceRefused
 from framegate.contract.quality import Quality
-from framegate.observe.face import AlarmRow, BusHealth, ConfigHealth, ConnectorHealth, DeviceHealth, RuleFace, WalHealth
+from framegate.observe.face import (
+    BridgeRecord,
+    BusHealth,
+    ConfigHealth,
+    ConnectorHealth,
+    DeviceHealth,
+    WalHealth,
+)
+from framegate.observe.rule_face import AlarmRow, RuleFace
 
 ALARMS_MAX: Final = 500
 ALARM_PAGES_SEEN_MAX: Final = 20
@@ -33,6 +41,12 @@ class Connectors(msgspec.Struct, frozen=True):
     """Every enabled connector."""
 
     connectors: tuple[ConnectorHealth, ...]
+
+
+class Bridges(msgspec.Struct, frozen=True):
+    """Every enabled bridge."""
+
+    bridges: tuple[BridgeRecord, ...]
 
 
 class Wal(msgspec.Struct, frozen=True):
@@ -99,6 +113,10 @@ async def list_devices(call: Call[NoParameters, None]) -> Answer:
 
 async def list_connectors(call: Call[NoParameters, None]) -> Answer:
     return Answer(Connectors(call.site.face.health().connectors))
+
+
+async def list_bridges(call: Call[NoParameters, None]) -> Answer:
+    return Answer(Bridges(call.site.face.health().bridges))
 
 
 async def read_wal(call: Call[NoParameters, None]) -> Answer:

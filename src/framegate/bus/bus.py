@@ -50,6 +50,7 @@ class Bus:
         self._pause_rows = int(PAUSE_AT * ring_rows)
         self._wakes: list[Callable[[], None]] = []
         self._pressed: list[Callable[[bool], None]] = []
+        self._views: list[Callable[[Sequence[Batch]], None]] = []
         self._drops_told_at = float("-inf")
         self._told = wal.durable
         wal.on_durable(self._moved)
@@ -90,6 +91,8 @@ class Bus:
             count += 1
         self._meters.rows.value += taken
         self._meters.batches.value += count
+        for view in self._views:
+            view(batches)
         if not self.is_paused and (
             wal.head - wal.durable > self._pause_rows or wal.pending_bytes > PAUSE_AT * PENDING_BYTES_MAX
         ):
@@ -135,6 +138,8 @@ class Bus:
                 self.latest.update(piece)
                 self._meters.rows.value += len(piece.tag)
                 self._meters.batches.value += 1
+        for view in self._views:
+            view(batches)
         self._wal.bind(changes, kept)
         if self._occupancy() >= PAUSE_AT:
             self._press()
@@ -147,6 +152,11 @@ class Bus:
     def swap_mapping(self, mapping: Mapping) -> None:
         """Use another mapping from the next batch on."""
         self._mapping = mapping
+
+    def view(self, view: Callable[[Sequence[Batch]], None]) -> Callable[[], None]:
+        """Call `view` with rows as they come, durable or not, for live views; returns the function that ends it."""
+        self._views.append(view)
+        return lambda: self._views.remove(view) if view in self._views else None
 
     def on_pressure(self, pressed: Callable[[bool], None]) -> Callable[[], None]:
         """Call `pressed` with True at pause and False at resume; returns the function that ends it."""

@@ -18,7 +18,7 @@ from framegate.cli.talk import complain, say
 from framegate.config import parse_duration
 from framegate.contract.errors import DeviceRefused, Misconfigured
 from framegate.gateway.home import Home
-from framegate.observe.face import AlarmRow
+from framegate.observe.rule_face import AlarmRow
 from framegate.ops.client import ControlClient
 
 _COLUMNS = ("id", "state", "priority", "tag", "value", "limit", "since", "by", "note", "message")

@@ -43,6 +43,8 @@ def _summary(tables: Tables, folder: Path) -> str:
         _count(len(tables.connectors), "connector"),
         _count(len(tables.variables), "tag"),
     ]
+    if tables.bridges:
+        parts.append(_count(len(tables.bridges), "bridge"))
     if tables.rules:
         parts.append(_count(len(tables.rules), "rule"))
     if tables.warnings:

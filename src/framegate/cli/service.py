@@ -229,6 +229,7 @@ class _Service:
             home=str(self._home.root),
             devices=len(self._gateway.tables.drivers),
             connectors=len(self._gateway.tables.connectors),
+            bridges=len(self._gateway.tables.bridges),
             tags=self._tags,
             metrics=self._gateway.tables.gateway.metrics,
         )

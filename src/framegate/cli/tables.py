@@ -39,7 +39,7 @@ def read_tables(home: Home, plugins: Plugins, texts: Texts | None = None) -> Tab
 def check_with_plugins(tables: Tables, plugins: Plugins, home: Home) -> None:
     """What plugins and kinds of rules say to their rows; raises Misconfigured with every problem."""
     factories = Factories(plugins)
-    check_plugins(tables, factories.driver, factories.connector)
+    check_plugins(tables, factories.driver, factories.connector, factories.bridge)
     check_rules(tables.rules, tables.variables, home, make_log(level="error"))
 
 

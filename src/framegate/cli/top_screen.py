@@ -9,7 +9,7 @@ from textwrap import wrap
 
 from rich.text import Text
 
-from framegate.observe.face import ConnectorHealth, DeviceHealth, GatewayHealth
+from framegate.observe.face import BridgeRecord, ConnectorHealth, DeviceHealth, GatewayHealth
 
 _NS = 1_000_000_000
 _MIB = 1 << 20
@@ -17,7 +17,7 @@ _UNITS = ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"))
 NAME_COLUMNS = 18
 STATE_COLUMNS = 13
 REASON_LINES_MAX = 3
-GOOD_STATES = frozenset(("active", "connected"))
+GOOD_STATES = frozenset(("active", "connected", "serving"))
 
 
 def draw(now: GatewayHealth, before: GatewayHealth, width: int, height: int) -> Text:
@@ -30,12 +30,13 @@ def draw(now: GatewayHealth, before: GatewayHealth, width: int, height: int) -> 
         [Text(_CONNECTOR_HEAD, style="bold"), *_blocks_flat(_connectors(now, before, width))] if now.connectors else []
     )
     devices = _devices(now, width)
-    room = height - len(lines) - len(ways_out) - 3
+    bridges = [Text(), Text(_BRIDGE_HEAD, style="bold"), *_blocks_flat(_bridges(now, width))] if now.bridges else []
+    room = height - len(lines) - len(ways_out) - len(bridges) - 3
     shown, hidden = _fitting(devices, max(room, 3))
     lines += [Text(_DEVICE_HEAD, style="bold"), *shown]
     if hidden:
         lines.append(Text(f"... and {hidden} more devices; a taller terminal shows them", style="dim"))
-    lines += [Text(), *ways_out]
+    lines += [Text(), *ways_out, *bridges]
     for line in lines:
         line.truncate(width, overflow="ellipsis")
     return Text("\n").join(lines)
@@ -46,6 +47,7 @@ _DEVICE_HEAD = _NAME_AND_STATE.format("DEVICE", "STATE") + "LAST GOOD     SCAN  
 _CONNECTOR_HEAD = (
     _NAME_AND_STATE.format("CONNECTOR", "STATE") + "      LAG      OWED      P50       P99   ROWS/S  REFUSED"
 )
+_BRIDGE_HEAD = _NAME_AND_STATE.format("BRIDGE", "STATE") + "     TAGS   CLIENTS  REQUESTS    WRITES  REFUSED RESTARTS"
 
 
 def _gateway(now: GatewayHealth, before: GatewayHealth) -> list[Text]:
@@ -124,6 +126,18 @@ def _connector_line(connector: ConnectorHealth, rows_before: dict[str, int], sec
         f"{_cut(connector.name)} {connector.state:<{STATE_COLUMNS}} {connector.lag_rows:>9} "
         f"{connector.owed_rows:>9} "
         f"{connector.latency_p50_ms:>5.0f} ms {connector.latency_p99_ms:>6.0f} ms {rate:>8} {connector.refused:>8}"
+    )
+
+
+def _bridges(now: GatewayHealth, width: int) -> list[list[Text]]:
+    bridges = sorted(now.bridges, key=lambda bridge: (not bridge.error, bridge.name))
+    return [_block(_bridge_line(bridge), bridge.state, _reason(bridge.error, ""), width) for bridge in bridges]
+
+
+def _bridge_line(bridge: BridgeRecord) -> str:
+    return (
+        f"{_cut(bridge.name)} {bridge.state:<{STATE_COLUMNS}} {bridge.tags:>9} {bridge.clients:>9} "
+        f"{bridge.requests:>9} {bridge.writes:>9} {bridge.refused:>8} {bridge.restarts:>8}"
     )
 
 

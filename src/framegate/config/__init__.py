@@ -1,7 +1,7 @@
 """The three tables: read, checked as a whole, explained line by line, and given to the gateway as typed rows.
 
     tables = load_tables(folder, discover())            raises Misconfigured with every problem
-    check_plugins(tables, make_driver, make_connector)  raises Misconfigured; no I/O
+    check_plugins(tables, make_driver, ...)              raises Misconfigured; no I/O
     for line in render_problems(error.problems, folder): ...
 
 Text: yaml, places. Rules: schema, explain, references, warnings, endpoint_check, plugin_check, lints. Rows: rows,
@@ -15,6 +15,7 @@ from framegate.config.plugin_check import check_plugins
 from framegate.config.problems import problems_as_json, render_problems
 from framegate.config.rows import (
     ApiRow,
+    BridgeRow,
     ConnectorRow,
     DriverRow,
     EndpointRow,
@@ -31,6 +32,7 @@ from framegate.config.validate import garbage_waits, load_rules, load_tables
 
 __all__ = [
     "ApiRow",
+    "BridgeRow",
     "ConnectorRow",
     "DriverRow",
     "EndpointRow",

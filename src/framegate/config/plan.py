@@ -19,6 +19,7 @@ import numpy.typing as npt
 from framegate.config.rows import (
     AS_ASKED,
     NO_OPTIONS,
+    BridgeRow,
     ConnectorRow,
     DriverRow,
     EndpointRow,
@@ -28,6 +29,7 @@ from framegate.config.rows import (
     Tables,
     VariableRow,
 )
+from framegate.config.shown import shown_tags
 from framegate.config.watch import Signature
 from framegate.mapper.processing import AS_READ
 
@@ -47,6 +49,7 @@ class Outline:
     read     int64[rows], hash of what its driver is told
     rest     int64[rows], hash of everything else
     device   int32[rows], index into `sources`
+    shown    by bridge, a hash of what it shows
 
     Hashes are Python's own, keyed anew in every process: good for comparisons within one, 64 bits wide.
     """
@@ -62,6 +65,8 @@ class Outline:
     rest: Hashes
     device: npt.NDArray[np.int32]
     sources: tuple[str, ...]
+    bridges: Mapping[str, BridgeRow]
+    shown: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,14 +110,15 @@ class Plan:
     endpoints: Changes
     devices: Changes
     connectors: Changes
+    bridges: Changes
     rules: Changes
     replanned: tuple[str, ...]
     tags: TagChanges
     settings: tuple[str, ...]
 
     def __bool__(self) -> bool:
-        parts = (self.endpoints, self.devices, self.connectors, self.rules, self.replanned, self.tags, self.settings)
-        return any(parts)
+        parts = (self.endpoints, self.devices, self.connectors, self.bridges, self.rules)
+        return any((*parts, self.replanned, self.tags, self.settings))
 
 
 def outline_of(tables: Tables, scripts: Signature = ()) -> Outline:
@@ -132,6 +138,8 @@ def outline_of(tables: Tables, scripts: Signature = ()) -> Outline:
         rest=np.array(list(map(digest.rest, rows)), np.int64),
         device=np.array(device, np.int32),
         sources=tuple(sources),
+        bridges=tables.bridges,
+        shown={name: hash(shown_tags(row, rows)) for name, row in _enabled(tables.bridges).items()},
     )
 
 
@@ -153,6 +161,7 @@ def plan_change(old: Outline, new: Outline) -> Plan:
         endpoints,
         devices,
         connectors,
+        _bridge_changes(old, new, fresh_endpoints),
         _rule_changes(old, new),
         replanned,
         tags,
@@ -167,6 +176,7 @@ def steps_of(plan: Plan) -> tuple[str, ...]:
         ("endpoint", plan.endpoints, "changes"),
         ("device", plan.devices, "restarts"),
         ("connector", plan.connectors, "restarts"),
+        ("bridge", plan.bridges, "restarts, its clients connect anew"),
         ("rule", plan.rules, "is made anew, its state stays"),
     ):
         steps += _steps(noun, changes.started, "comes")
@@ -213,7 +223,10 @@ class _RowDigest:
         offset_text = texts.get(offset) or texts.setdefault(offset, repr(offset))
         limits = "" if row.limits is None else repr(row.limits)
         writing = "" if row.writing is AS_ASKED else repr(row.writing)
-        return hash((row.unit, row.description, scale_text, offset_text, row.rename, limits, processing, writing))
+        bridges = "" if row.bridges is NO_OPTIONS else repr(row.bridges)
+        return hash(
+            (row.unit, row.description, scale_text, offset_text, row.rename, limits, processing, writing, bridges)
+        )
 
 
 def _changes(
@@ -242,6 +255,14 @@ def _rule_changes(old: Outline, new: Outline) -> Changes:
     told = {*changes.started, *changes.restarted}
     scripted = tuple(name for name, row in new.rules.items() if row.kind == "lua" and name not in told)
     return replace(changes, restarted=changes.restarted + scripted)
+
+
+def _bridge_changes(old: Outline, new: Outline, fresh_endpoints: Iterable[str]) -> Changes:
+    """A bridge restarts with its row, its endpoint, and with any change of what it shows."""
+    changes = _changes(_enabled(old.bridges), _enabled(new.bridges), fresh_endpoints)
+    told = {*changes.started, *changes.restarted}
+    others = tuple(name for name, shown in new.shown.items() if name not in told and old.shown.get(name) != shown)
+    return replace(changes, restarted=changes.restarted + others)
 
 
 def _enabled(rows: Mapping[str, Any]) -> Mapping[str, Any]:

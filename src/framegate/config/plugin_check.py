@@ -10,7 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from framegate.config.origins import Origins
 from framegate.config.problems import PROBLEMS_MAX
-from framegate.config.rows import ConnectorRow, DriverRow, Tables, VariableRow
+from framegate.config.rows import BridgeRow, ConnectorRow, DriverRow, Tables, VariableRow
+from framegate.config.shown import bridge_tags
+from framegate.contract.bridge import Bridge
 from framegate.contract.connector import Connector
 from framegate.contract.driver import BoundTag, Driver
 from framegate.contract.errors import Misconfigured, Problem, TagProblem
@@ -21,10 +23,11 @@ def check_plugins(
     tables: Tables,
     make_driver: Callable[[DriverRow], Driver],
     make_connector: Callable[[ConnectorRow], Connector] | None = None,
+    make_bridge: Callable[[BridgeRow], Bridge] | None = None,
 ) -> None:
-    """Construct every enabled driver and connector and plan every scan class, without any I/O.
+    """Construct every enabled driver, connector and bridge and plan every scan class, without any I/O.
 
-    make_driver, make_connector  raise Misconfigured for options that cannot work, or for code that cannot be loaded
+    make_driver, ...  raise Misconfigured for options that cannot work, or for code that cannot be loaded
     raises  Misconfigured E1000 - with a Problem for each wrong option and each wrong tag row
     """
     found: list[Problem] = []
@@ -38,6 +41,9 @@ def check_plugins(
                 make_connector(connector)
             except Misconfigured as error:
                 found += _option_problems("connectors", connector.name, error)
+    for bridge in tables.bridges.values():
+        if bridge.enabled and make_bridge is not None:
+            found += _bridge_problems(bridge, make_bridge, tables)
     if found:
         noun = "problem" if len(found) == 1 else "problems"
         more = len(found) - PROBLEMS_MAX
@@ -79,6 +85,27 @@ def _driver_problems(
             if error.problems or not error.tag_problems:
                 found += _option_problems("drivers", row.name, error)
     return found
+
+
+def _bridge_problems(row: BridgeRow, make_bridge: Callable[[BridgeRow], Bridge], tables: Tables) -> list[Problem]:
+    index_of = {variable.name: index for index, variable in enumerate(tables.variables)}
+    try:
+        make_bridge(row).check(bridge_tags(row, tables.variables, lambda name: index_of[name] + 1))
+    except Misconfigured as error:
+        found = [_shown_problem(problem, index_of, row.name, tables.origins) for problem in error.tag_problems]
+        if error.problems or not error.tag_problems:
+            found += _option_problems("bridges", row.name, error)
+        return found
+    return []
+
+
+def _shown_problem(problem: TagProblem, index_of: Mapping[str, int], bridge: str, origins: Origins) -> Problem:
+    """A key of a tag is one of those that it has for this bridge, where it has any."""
+    index = index_of.get(problem.tag)
+    if index is None:
+        return Problem("drivers", ("bridges", bridge), problem.code, f"tag {problem.tag}: {problem.text}")
+    path = ("variables", index, "bridges", bridge, problem.key)
+    return origins.problem(Problem("variables", path, problem.code, f"bridge {bridge}: {problem.text}"))
 
 
 def _row_problem(problem: TagProblem, index_of: Mapping[str, int], driver: str, origins: Origins) -> Problem:

@@ -20,7 +20,7 @@ from framegate.contract.errors import Problem
 PROBLEMS_MAX = 1_000
 """Problems that are kept and shown; the others are counted."""
 
-_SECTIONS = frozenset(("endpoints", "drivers", "connectors", "rules", "variables", "templates", "instances"))
+_SECTIONS = frozenset(("endpoints", "drivers", "connectors", "bridges", "rules", "variables", "templates", "instances"))
 _SHOWN = {code: repr(chr(code))[1:-1] for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)}
 """Characters that would end a line or steer a terminal, and how they are shown: a key of a table may hold any."""
 _WARNINGS = frozenset(("E1116", "E1117", "E1118", *(f"E11{number}" for number in range(60, 70))))

@@ -12,12 +12,14 @@ from typing import Any
 
 from framegate.config.explain import findings_of, listed, suggestion
 from framegate.config.problems import Problems
-from framegate.config.rows import ConnectorRow, DriverRow
+from framegate.config.rows import BridgeRow, ConnectorRow, DriverRow
 from framegate.config.schema import options_check
 from framegate.contract.frame import Kind, ValueType
 from framegate.contract.plugin import Manifest, Role, RoleEntry
 from framegate.endpoint.url import SCHEMES
 
+ServedRow = DriverRow | ConnectorRow | BridgeRow
+"""Rows that name a plugin and an endpoint."""
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}?|\}")
 _TOPIC_WORDS = ("tenant", "gateway", "connector", "device", "tag")
 LANES = 2  # of a connector with backlog: live_first
@@ -25,7 +27,7 @@ _NOT_NUMBERS = frozenset(kind.value for kind in ValueType if kind.kind in {Kind.
 
 
 class RowReferences:
-    """Checks of driver and connector rows against plugins and endpoints."""
+    """Checks of driver, connector and bridge rows against plugins and endpoints."""
 
     def __init__(
         self, plugins: Mapping[str, Manifest], endpoints: Mapping[str, Any] | None, problems: Problems
@@ -35,7 +37,7 @@ class RowReferences:
         self._endpoints = endpoints
         self._problems = problems
 
-    def check(self, section: str, role: Role, row: DriverRow | ConnectorRow) -> None:
+    def check(self, section: str, role: Role, row: ServedRow) -> None:
         """Plugin, options and endpoint of one row."""
         entry = self._entry(section, role, row)
         if entry is None:
@@ -54,7 +56,7 @@ class RowReferences:
                 self._problems.add("drivers", steps, finding.code, text, at_key=finding.code == "E1106")
         self._check_endpoint(section, row, entry)
 
-    def _entry(self, section: str, role: Role, row: DriverRow | ConnectorRow) -> RoleEntry | None:
+    def _entry(self, section: str, role: Role, row: ServedRow) -> RoleEntry | None:
         fitting = sorted(name for name, manifest in self._plugins.items() if role in manifest.roles)
         manifest = self._plugins.get(row.plugin)
         if manifest is not None and role in manifest.roles:
@@ -68,7 +70,7 @@ class RowReferences:
             self._problems.add("drivers", path, "E1114", f"plugin {row.plugin} has no {role}; {choice}")
         return None
 
-    def _check_endpoint(self, section: str, row: DriverRow | ConnectorRow, entry: RoleEntry) -> None:
+    def _check_endpoint(self, section: str, row: ServedRow, entry: RoleEntry) -> None:
         path = (section, row.name)
         if not entry.endpoint:
             if row.endpoint:
@@ -88,7 +90,7 @@ class RowReferences:
             text = f"{row.endpoint} is a {scheme} endpoint; plugin {row.plugin} connects by {listed(entry.endpoint)}"
             self._problems.add("drivers", (*path, "endpoint"), "E1115", text)
 
-    def _check_endpoint_name(self, section: str, row: DriverRow | ConnectorRow) -> Any:
+    def _check_endpoint_name(self, section: str, row: ServedRow) -> Any:
         if self._endpoints is None or not row.endpoint:
             return None
         if row.endpoint not in self._endpoints:

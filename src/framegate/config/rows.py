@@ -127,6 +127,20 @@ class ConnectorRow:
 
 
 @dataclass(frozen=True, slots=True)
+class BridgeRow:
+    """One server. tags, commands: patterns of what is shown and of what may be written; `memory_max` is in bytes."""
+
+    name: str
+    plugin: str
+    endpoint: str
+    tags: tuple[str, ...]
+    commands: tuple[str, ...]
+    memory_max: int
+    options: Mapping[str, Any]
+    enabled: bool
+
+
+@dataclass(frozen=True, slots=True)
 class RuleRow:
     """One rule. `options` are all keys but kind and enabled, as written; the kind gives them their meaning."""
 
@@ -165,6 +179,7 @@ class VariableRow(Struct, frozen=True, gc=False):
     limits      lowest and highest value that may be written, in engineering units
     processing  what happens to its values on their way to the bus
     writing     what its writes have to pass
+    bridges     how bridges show it, by their names
     """
 
     tag: str
@@ -182,6 +197,7 @@ class VariableRow(Struct, frozen=True, gc=False):
     processing: Processing = AS_READ
     options: Mapping[str, Any] = NO_OPTIONS
     writing: Writing = AS_ASKED
+    bridges: Mapping[str, Any] = NO_OPTIONS
 
     @property
     def name(self) -> str:
@@ -204,3 +220,4 @@ class Tables:
     warnings: tuple[Problem, ...] = ()
     rules: Mapping[str, RuleRow] = field(default_factory=dict)
     origins: Origins = NO_ORIGINS
+    bridges: Mapping[str, BridgeRow] = field(default_factory=dict)

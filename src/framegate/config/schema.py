@@ -139,7 +139,7 @@ def merge_schemas(manifests: Mapping[str, Manifest], language: Language = "en") 
     """
     merged = {table: copy.deepcopy(table_schema(table)) for table in TABLES}
     defs = merged["drivers"]["$defs"]
-    for role in ("driver", "connector"):
+    for role in ("driver", "connector", "bridge"):
         _merge_options(defs, role, manifests)
     _merge_tag_keys(merged["variables"]["$defs"], manifests)
     return {table: _described(schema, language) for table, schema in merged.items()}

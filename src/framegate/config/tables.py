@@ -22,6 +22,7 @@ from framegate.config.rows import (
     NO_OPTIONS,
     AccessRow,
     ApiRow,
+    BridgeRow,
     ConnectorRow,
     DriverRow,
     GatewayRow,
@@ -43,11 +44,14 @@ SCAN_GRID_S = 0.025
 SHARED_OPTIONS_MAX = 4_096
 """Distinct option mappings of tag rows that are looked for again; later ones are kept apart."""
 
+BRIDGE_MEMORY_BYTES = 512 << 20
+
 _DEFAULT_SCAN: Mapping[str, float] = MappingProxyType({"default": 1.0})
 _COMMIT_INTERVAL_S = (0.001, 10.0)
 _AGE_S = (60.0, 10 * 365 * 86_400.0)
 _RETENTION_BYTES = (1 << 20, 1 << 50)
 _LINGER_S = (0.0, 60.0)
+_BRIDGE_MEMORY_BYTES = (64 << 20, 64 << 30)
 _TYPES = {value_type.value: value_type for value_type in ValueType}
 _PROCESSING_KEYS = frozenset(
     ("invert", "expr", "inverse", "clamp", "enum", "when", "every", "range", "deadband", "swinging_door", "heartbeat")
@@ -190,6 +194,21 @@ def connector_row(name: str, raw: Mapping[str, Any], problems: Problems) -> Conn
     )
 
 
+def bridge_row(name: str, raw: Mapping[str, Any], problems: Problems) -> BridgeRow:
+    """One row of the section `bridges`."""
+    read = Reader(raw, ("bridges", name), problems)
+    return BridgeRow(
+        name=name,
+        plugin=raw["plugin"],
+        endpoint=raw.get("endpoint", ""),
+        tags=tuple(raw.get("tags", ("*",))),
+        commands=tuple(raw.get("commands", {}).get("tags", ())),
+        memory_max=read.size("memory_max", BRIDGE_MEMORY_BYTES, _BRIDGE_MEMORY_BYTES),
+        options=_frozen(raw.get("options", {})),
+        enabled=raw.get("enabled", True),
+    )
+
+
 def rule_row(name: str, raw: Mapping[str, Any]) -> RuleRow:
     """One row of the section `rules`."""
     options = {key: value for key, value in raw.items() if key not in {"kind", "enabled"}}
@@ -257,6 +276,7 @@ class VariableMaker:
             processing=AS_READ if raw.keys().isdisjoint(_PROCESSING_KEYS) else self._processing_of(raw),
             options=NO_OPTIONS if raw.keys() <= _ROW_KEYS else self._options_of(raw),
             writing=AS_ASKED if raw.keys().isdisjoint(_WRITING_KEYS) else _writing_of(raw),
+            bridges=_frozen(get("bridges", {})),
         )
 
     def _number(self, value: float) -> float:

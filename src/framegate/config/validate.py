@@ -14,16 +14,26 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from framegate.config.access_check import check_access
+from framegate.config.bridge_references import check_shown
 from framegate.config.endpoint_check import endpoint_problems
 from framegate.config.explain import Finding, findings_of, listed, suggestion
 from framegate.config.lines import load_rows
 from framegate.config.problems import Problems
 from framegate.config.references import RowReferences, VariableReferences, check_lanes, check_topic
-from framegate.config.rows import ConnectorRow, DriverRow, EndpointRow, GatewayRow, RuleRow, Tables, VariableRow
+from framegate.config.rows import (
+    BridgeRow,
+    ConnectorRow,
+    DriverRow,
+    EndpointRow,
+    GatewayRow,
+    RuleRow,
+    Tables,
+    VariableRow,
+)
 from framegate.config.rule_references import RuleReferences
 from framegate.config.schema import TABLES, Table, table_check
 from framegate.config.source import read_table
-from framegate.config.tables import connector_row, driver_row, gateway_row, rule_row
+from framegate.config.tables import bridge_row, connector_row, driver_row, gateway_row, rule_row
 from framegate.config.templates import Expansion
 from framegate.config.variables import VariablesReader
 from framegate.config.warnings import warnings_of
@@ -75,6 +85,7 @@ class _Load:
         self.names: dict[str, Mapping[str, Any] | None] = {}
         """Raw rows by section, wrong ones too; None where the table could not be read."""
         self.rules: dict[str, RuleRow] = {}
+        self.bridges: dict[str, BridgeRow] = {}
         self.scanless: set[str] = set()
         """Drivers whose scan classes are not known, because they are written wrongly."""
 
@@ -89,8 +100,16 @@ class _Load:
         if self.rules:
             names = {row.name for row in variables} if "variables" in self.texts else None
             RuleReferences(self.rules, names, self.problems).check()
+        check_shown(variables, self.names["bridges"], self.bridges, self.plugins, self.problems)
         tables = Tables(
-            gateway, endpoints, drivers, connectors, variables, rules=self.rules, origins=self.problems.origins
+            gateway,
+            endpoints,
+            drivers,
+            connectors,
+            variables,
+            rules=self.rules,
+            origins=self.problems.origins,
+            bridges=self.bridges,
         )
         if self.problems:
             return tables
@@ -171,8 +190,12 @@ class _Load:
             name: connector_row(name, row, self.problems)
             for name, row in _usable("connectors", connectors, wrong).items()
         }
+        bridges = _usable("bridges", self._section(document, "bridges"), wrong)
+        self.bridges = {name: bridge_row(name, row, self.problems) for name, row in bridges.items()}
         for driver in good_drivers.values():
             references.check("drivers", "driver", driver)
+        for bridge in self.bridges.values():
+            references.check("bridges", "bridge", bridge)
         for connector in good_connectors.values():
             references.check("connectors", "connector", connector)
             check_topic("topic", connector.topic, connector, self.problems)
@@ -226,7 +249,7 @@ def _usable(section: str, rows: Mapping[str, Any], wrong: set[Path]) -> dict[str
 
 
 def _is_name(path: Path) -> bool:
-    return len(path) == 2 and path[0] in ("endpoints", "drivers", "connectors", "rules")
+    return len(path) == 2 and path[0] in ("endpoints", "drivers", "connectors", "bridges", "rules")
 
 
 def load_rules(file: FilePath, only: str = "") -> list[RuleRow]:

@@ -124,4 +124,4 @@ class Bridge(Protocol):
         """Asked once a second."""
 
     async def close(self) -> None:
-        """Hang up on every client. Never raises; must finish within 2 s."""
+        """Hang up on every client. Never raises; must finish within 1 s."""

@@ -9,7 +9,8 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from framegate.config import ConnectorRow, DriverRow, Tables, VariableRow
+from framegate.config import BridgeRow, ConnectorRow, DriverRow, Tables, VariableRow
+from framegate.contract.bridge import Bridge
 from framegate.contract.connector import Connector
 from framegate.contract.driver import BoundTag, Driver
 from framegate.contract.frame import TagId, ValueType
@@ -27,7 +28,7 @@ CALCULATED_DEVICE = ALARM_DEVICE
 
 @dataclass(frozen=True, slots=True)
 class Factories:
-    """Makes drivers and connectors from their rows, by the plugins' manifests."""
+    """Makes drivers, connectors and bridges from their rows, by the plugins' manifests."""
 
     plugins: Mapping[str, Manifest]
 
@@ -40,6 +41,14 @@ class Factories:
         """raises Misconfigured - the plugin cannot be loaded, or the options cannot work"""
         made = load_role(self.plugins[row.plugin], "connector")(row.options)
         return cast(Connector, made)
+
+    def bridge(self, row: BridgeRow) -> Bridge:
+        """For checks alone; one that serves is made in its own process.
+
+        raises Misconfigured - the plugin cannot be loaded, or the options cannot work
+        """
+        made = load_role(self.plugins[row.plugin], "bridge")(row.options)
+        return cast(Bridge, made)
 
 
 @dataclass(frozen=True, slots=True)

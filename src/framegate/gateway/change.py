@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 
+from framegate.bridge.wire import Start as BridgeStart
 from framegate.command.route import Routes
 from framegate.config import Tables, check_plugins, load_tables
 from framegate.config.history import Texts
@@ -45,6 +46,7 @@ class Change:
     rules      None: as they are; else all of them, and the names of tags that they were made with
     scans      of devices that are planned anew, by name
     drivers    of devices that are started or restarted, with their plans, by name
+    bridges    that are started or restarted: what they are told first, by name
     """
 
     tables: Tables
@@ -58,6 +60,7 @@ class Change:
     rules: tuple[Sequence[Entry], Sequence[str]] | None
     scans: Mapping[str, Sequence[Scan]]
     drivers: Mapping[str, tuple[Driver, Sequence[ScanPlan]]]
+    bridges: Mapping[str, BridgeStart]
 
 
 def prepare(gateway: Gateway, texts: Texts, next_id: int) -> Change:
@@ -78,7 +81,8 @@ def prepare(gateway: Gateway, texts: Texts, next_id: int) -> Change:
     try:
         return _made_ready(gateway, tables, outline, plan, next_id)
     except Misconfigured:
-        check_plugins(tables, gateway.factories.driver, gateway.factories.connector)  # the same, with its places
+        factories = gateway.factories
+        check_plugins(tables, factories.driver, factories.connector, factories.bridge)  # the same, with its places
         raise
 
 
@@ -98,6 +102,11 @@ def _made_ready(gateway: Gateway, tables: Tables, outline: Outline, plan: Plan, 
     }
     for name in (*plan.connectors.started, *plan.connectors.restarted):
         gateway.factories.connector(tables.connectors[name])  # refuses what cannot work
+    bridges = {}
+    for name in (*plan.bridges.started, *plan.bridges.restarted):
+        row = tables.bridges[name]
+        start = bridges[name] = gateway.bridge_start(row, tables, draft)
+        gateway.factories.bridge(row).check(start.tags)
     rules = None
     if plan.rules or (plan.tags and tables.rules):  # patterns may match other tags now
         names = names_for_rules(tables)
@@ -114,6 +123,7 @@ def _made_ready(gateway: Gateway, tables: Tables, outline: Outline, plan: Plan, 
         rules=rules,
         scans=scans,
         drivers=drivers,
+        bridges=bridges,
     )
 
 
@@ -155,6 +165,11 @@ async def _stop(gateway: Gateway, plan: Plan, undo: AsyncExitStack) -> None:
     )
     for name in plan.connectors.stopped:
         gateway.metrics.forget(connector=name)
+    for name in (*plan.bridges.stopped, *plan.bridges.restarted):
+        undo.callback(gateway.serve, gateway.bridges[name])
+        await gateway.end_service(name)
+    for name in plan.bridges.stopped:
+        gateway.metrics.forget(bridge=name)
 
 
 async def _stop_rules(gateway: Gateway, undo: AsyncExitStack) -> None:
@@ -221,3 +236,6 @@ def _start(gateway: Gateway, change: Change, undo: AsyncExitStack) -> None:
     for name in (*plan.connectors.started, *plan.connectors.restarted):
         gateway.deliver(gateway.make_outbox(tables.connectors[name], tables.gateway))
         undo.push_async_callback(gateway.end_delivery, name)
+    for name, told in change.bridges.items():
+        gateway.serve(gateway.make_bridge(tables.bridges[name], told))
+        undo.push_async_callback(gateway.end_service, name)

@@ -20,7 +20,12 @@ def command_door(desk: Desk, connector: str, row: Callable[[], ConnectorRow | No
 
     row  the connector's row in the tables of now; None once it has gone
     """
-    return _Door(desk, asker_of(connector, row)) if _globs(row()) else None
+    return door_of(desk, asker_of(connector, row)) if _globs(row()) else None
+
+
+def door_of(desk: Desk, asker: Asker) -> CommandDoor:
+    """The desk as one asker sees it."""
+    return _Door(desk, asker)
 
 
 def asker_of(connector: str, row: Callable[[], ConnectorRow | None]) -> Asker:

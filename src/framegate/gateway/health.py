@@ -17,7 +17,8 @@ from itertools import islice
 from pathlib import Path
 
 from framegate import __version__
-from framegate.config import ConnectorRow, DriverRow
+from framegate.bridge.host import BridgeHost
+from framegate.config import BridgeRow, ConnectorRow, DriverRow
 from framegate.contract.command import Desk
 from framegate.contract.frame import Position
 from framegate.contract.quality import Quality
@@ -29,6 +30,7 @@ from framegate.gateway.rules import Rules
 from framegate.gateway.wiring import Gateway
 from framegate.northbound.outbox import Outbox
 from framegate.observe.face import (
+    BridgeRecord,
     BusHealth,
     ConnectorHealth,
     DeviceHealth,
@@ -109,6 +111,11 @@ class Health:
             alarms_active=active,
             alarms_unacknowledged=unacknowledged,
             config=replace(self._config.health, centre=self.centre_problem()),
+            bridges=tuple(
+                _bridge(row, gateway.bridges[row.name])
+                for row in tables.bridges.values()
+                if row.name in gateway.bridges
+            ),
         )
 
     def find_tags(self, pattern: str, after: int, limit: int) -> Sequence[TagRow]:
@@ -212,6 +219,25 @@ def _device(row: DriverRow, slot: SlotHealth) -> DeviceHealth:
         reconnects=slot.reconnects,
         error=slot.last_error,
         hint=slot.hint,
+    )
+
+
+def _bridge(row: BridgeRow, host: BridgeHost) -> BridgeRecord:
+    health = host.health
+    return BridgeRecord(
+        name=row.name,
+        plugin=row.plugin,
+        endpoint=row.endpoint,
+        state=host.state,
+        since_ns=host.since_ns,
+        pid=host.pid,
+        tags=host.tags,
+        clients=health.clients,
+        requests=health.requests_total,
+        writes=health.writes_total,
+        refused=health.refused_total,
+        restarts=host.restarts,
+        error=host.error,
     )
 
 

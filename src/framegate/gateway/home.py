@@ -4,6 +4,7 @@ HOME/config/    endpoints.yml drivers.yml variables.yml
 HOME/plugins/   packaged plugins
 HOME/rules/     rule sets
 HOME/access/    tokens.json, audit.jsonl and its elder files; for the gateway's user only
+HOME/bridges/   a folder per bridge: its certificates, trust lists, exported maps
 HOME/data/      the durable log, and models that came from a registry
 HOME/run/       edge.sock, edge.pid
 """
@@ -60,6 +61,10 @@ class Home:
     def access(self) -> Path:
         """Tokens and the audit log."""
         return self.root / "access"
+
+    def bridge(self, name: str) -> Path:
+        """What one bridge keeps: certificates, trust lists, maps."""
+        return self.root / "bridges" / name
 
     @property
     def run(self) -> Path:

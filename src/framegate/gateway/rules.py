@@ -23,8 +23,8 @@ from framegate.mapper.rules.engine import Engine, Entry
 from framegate.mapper.rules.host import RuleHost
 from framegate.mapper.rules.kinds import maker_of
 from framegate.mapper.rules.rule import RuleContext
-from framegate.observe.face import AlarmRow, RuleHealth
 from framegate.observe.metrics import Metrics
+from framegate.observe.rule_face import AlarmRow, RuleHealth
 
 _TAG_UNKNOWN = "E5030"
 

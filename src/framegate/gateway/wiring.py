@@ -1,7 +1,8 @@
 """The one file that knows every layer: it connects them, starts them in order, and stops them in reverse.
 
     lines <- slots -> bus (mapping, ring, log) -> outboxes -> connectors
-               ^       ^---------- rules <------'
+               ^       ^--+------- rules <------'
+               |          '-> bridges <-> clients
                '------ desk <- commands
 
 Start: log, bus, outboxes, rules, then devices, so that the first row read has somewhere to go. Stop: devices and rules
@@ -18,10 +19,12 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 
+from framegate.bridge.host import BridgeHost
+from framegate.bridge.wire import Start as BridgeStart
 from framegate.bus.bus import Bus
 from framegate.bus.store import Store, StoreOptions, open_store
 from framegate.command.desk import CommandDesk
-from framegate.config import ConnectorRow, DriverRow, GatewayRow, Tables
+from framegate.config import BridgeRow, ConnectorRow, DriverRow, GatewayRow, Tables
 from framegate.config.plan import outline_of
 from framegate.config.watch import scripts_in
 from framegate.contract.access import Audit
@@ -36,7 +39,8 @@ from framegate.endpoint.outbound import Outbound
 from framegate.endpoint.pool import EndpointPool
 from framegate.gateway.audited import AuditedDesk
 from framegate.gateway.binding import Factories, bind
-from framegate.gateway.command_door import asker_of, command_door
+from framegate.gateway.bridges import asker_of_bridge, start_of
+from framegate.gateway.command_door import asker_of, command_door, door_of
 from framegate.gateway.commands import SlotDevices, routes_of
 from framegate.gateway.home import Home
 from framegate.gateway.mapping_clock import MappingClock
@@ -77,6 +81,7 @@ class Gateway:
         self.audit: Audit | None = None
         self._outbox_tasks: dict[str, asyncio.Task[None]] = {}
         self._encoders: dict[str, tuple[Encoder, Encoder]] = {}
+        self._unview: dict[str, Callable[[], None]] = {}
 
     async def start(self) -> None:
         """Bring everything up; devices and remotes that are away are retried from then on.
@@ -108,6 +113,8 @@ class Gateway:
         self._mapping_task = asyncio.create_task(self.mapping.run(), name="mapping clock")
         await self.runtime.start(slots)
         self.desk.start()
+        for host in tuple(self.bridges.values()):
+            self.serve(host)
 
     def _connect(self) -> list[Slot]:
         """Make everything between log and lines; returns the devices, ready to run. Raises Misconfigured."""
@@ -136,6 +143,11 @@ class Gateway:
             may_again=self._may_again,
         )
         self.desk.use(routes_of(tables, binding, self.store.catalogue, self.bus.latest.value))
+        self.bridges = {
+            row.name: self.make_bridge(row, self.bridge_start(row, tables, self.store.catalogue))
+            for row in tables.bridges.values()
+            if row.enabled
+        }
         self.outboxes = {
             row.name: self.make_outbox(row, self.tables.gateway)
             for row in self.tables.connectors.values()
@@ -147,6 +159,7 @@ class Gateway:
     async def stop(self) -> None:
         """Stop reading, keep what was read, deliver what is under way, close. Within 2 s, nothing lost."""
         self._clock_watch.cancel()
+        bridges = asyncio.gather(*(host.stop() for host in self.bridges.values()))
         await self.desk.stop()
         await self.runtime.stop()
         self._mapping_task.cancel()
@@ -156,6 +169,7 @@ class Gateway:
         await asyncio.gather(*(outbox.stop() for outbox in self.outboxes.values()))
         await asyncio.gather(*self._outbox_tasks.values(), return_exceptions=True)
         await self.lines.close()
+        await bridges
         await self.store.close()
 
     @contextlib.asynccontextmanager
@@ -203,6 +217,35 @@ class Gateway:
         return {
             name: endpoint_from_row(name, endpoint.row, self.home.config) for name, endpoint in tables.endpoints.items()
         }
+
+    def bridge_start(self, row: BridgeRow, tables: Tables, catalogue: Catalogue) -> BridgeStart:
+        """What a bridge is told first; tables with their tag rows. Raises Misconfigured. May run in a thread."""
+        endpoint = self.endpoints_of(tables)[row.endpoint] if row.endpoint else None
+        return start_of(row, tables, catalogue, endpoint, self.plugins[row.plugin], self.home)
+
+    def make_bridge(self, row: BridgeRow, start: BridgeStart) -> BridgeHost:
+        """A bridge ready to serve."""
+        asker = asker_of_bridge(row.name, lambda: self.tables.bridges.get(row.name))
+        return BridgeHost(
+            start,
+            self.bus.latest.value,
+            lambda: door_of(self.commands, asker) if row.commands else None,
+            self.clock,
+            self._dice,
+            self.log,
+            self.metrics,
+        )
+
+    def serve(self, host: BridgeHost) -> None:
+        """Have a bridge serve from now on."""
+        self.bridges[host.name] = host
+        self._unview[host.name] = self.bus.view(host.publish)
+        host.start()
+
+    async def end_service(self, bridge: str) -> None:
+        """Have a bridge serve no more."""
+        self._unview.pop(bridge)()
+        await self.bridges.pop(bridge).stop()
 
     def make_slot(self, row: DriverRow, driver: Driver, plans: Sequence[ScanPlan]) -> Slot:
         """A device ready to run; `plans` were made by this driver, or one with the same options."""
@@ -265,6 +308,8 @@ class Gateway:
         door, _, name = origin.partition(":")
         if door == "north":
             return asker_of(name, lambda: self.tables.connectors.get(name)).may(tag)
+        if door == "bridge":
+            return asker_of_bridge(name, lambda: self.tables.bridges.get(name)).may(tag)
         return door == "local" or (door == "rest" and self.api_may_write(name, tag))
 
     @property

@@ -29,15 +29,14 @@ from framegate.contract.errors import (
 from framegate.contract.letter import DeadLetter
 from framegate.contract.quality import Quality
 from framegate.observe.face import (
-    AlarmRow,
     ChangeRecord,
     GatewayHealth,
     GenerationRecord,
     LetterRow,
     RewindRecord,
-    RuleHealth,
     TagRow,
 )
+from framegate.observe.rule_face import AlarmRow, RuleHealth
 from framegate.ops.message import (
     ALARMS_PER_PAGE_MAX,
     COMMAND_WAIT_S_MAX,

@@ -21,7 +21,7 @@ from framegate.contract.errors import FrameBroken, Problem
 from framegate.contract.frame import Position, Value
 from framegate.contract.letter import DeadLetter
 from framegate.observe.face import (
-    AlarmRow,
+    BridgeRecord,
     BusHealth,
     ChangeRecord,
     ConfigHealth,
@@ -31,10 +31,10 @@ from framegate.observe.face import (
     GenerationRecord,
     LetterRow,
     RewindRecord,
-    RuleHealth,
     TagRow,
     WalHealth,
 )
+from framegate.observe.rule_face import AlarmRow, RuleHealth
 
 REQUEST_BYTES_MAX = 64 * 1024
 REPLY_BYTES_MAX = 16 * 1024 * 1024
@@ -82,6 +82,7 @@ def health_from(message: Mapping[str, Any]) -> GatewayHealth:
     try:
         row["devices"] = tuple(_record(DeviceHealth, device) for device in row["devices"])
         row["connectors"] = tuple(_record(ConnectorHealth, connector) for connector in row["connectors"])
+        row["bridges"] = tuple(_record(BridgeRecord, bridge) for bridge in row["bridges"])
         row["bus"] = _record(BusHealth, row["bus"])
         row["wal"] = _record(WalHealth, row["wal"])
         row["config"] = _record(ConfigHealth, row["config"])

@@ -16,8 +16,8 @@ from framegate.contract.driver import BoundTag, Driver, DriverContext
 from framegate.contract.errors import GatewayError, NoReply, NotConnected
 from framegate.contract.frame import Batch, TagId
 from framegate.contract.ports import Clock
+from framegate.endpoint.backoff import BACKOFF_MAX_S, Backoff
 from framegate.runtime.account import Account
-from framegate.runtime.backoff import BACKOFF_MAX_S, Backoff
 from framegate.runtime.failure import Failure, failure_of
 from framegate.runtime.lane import Order, ReadOrder, WriteLane
 from framegate.runtime.lifecycle import Event, State

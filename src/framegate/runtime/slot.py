@@ -19,9 +19,9 @@ from framegate.contract.errors import NoReply, NotConnected
 from framegate.contract.frame import Batch
 from framegate.contract.ports import Clock, Dice, FrameSink, Log
 from framegate.contract.quality import Quality
+from framegate.endpoint.backoff import BACKOFF_MAX_S, Backoff
 from framegate.observe.metrics import Metrics
 from framegate.runtime.account import Account
-from framegate.runtime.backoff import BACKOFF_MAX_S, Backoff
 from framegate.runtime.failure import failure_of
 from framegate.runtime.health import SlotHealth
 from framegate.runtime.lane import WriteLane, results_of

@@ -25,8 +25,9 @@ from framegate.contract.frame import Gap, Int64Column, Position
 from framegate.contract.quality import Quality
 from framegate.endpoint.clock import SystemClock
 from framegate.observe.api_face import FrameRow, HistoryPage, LatestColumns
-from framegate.observe.face import AlarmRow, ChangeRecord, GenerationRecord, TagRow
+from framegate.observe.face import ChangeRecord, GenerationRecord, TagRow
 from framegate.observe.metrics import Metrics
+from framegate.observe.rule_face import AlarmRow
 from framegate.testing.doors import MemoryAccess, MemoryAudit, MemoryDesk
 from framegate.testing.fakes import CollectingLog
 

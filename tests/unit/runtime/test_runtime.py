@@ -7,9 +7,9 @@ import random
 from typing import Any
 
 from framegate.contract.errors import NoReply, NotConnected
+from framegate.endpoint.backoff import BACKOFF_MIN_S, Backoff
 from framegate.endpoint.clock import SystemClock
 from framegate.observe.metrics import Metrics
-from framegate.runtime.backoff import BACKOFF_MIN_S, Backoff
 from framegate.runtime.lifecycle import State
 from framegate.runtime.runtime import Runtime
 from framegate.runtime.slot import ScanPlan, Slot

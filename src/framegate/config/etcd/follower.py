@@ -21,8 +21,8 @@ from framegate.config.etcd.report import Reporter, make_report
 from framegate.config.schema import Table
 from framegate.contract.errors import GatewayError, Misconfigured
 from framegate.contract.ports import Clock, Dice, Log
+from framegate.endpoint.backoff import Backoff
 from framegate.observe.metrics import Metrics
-from framegate.runtime.backoff import Backoff
 
 PROBE_S = 2.0
 BACKOFF_FIRST_S = 0.2

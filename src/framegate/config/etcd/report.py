@@ -21,8 +21,8 @@ from framegate.config.etcd.generation import time_text
 from framegate.config.problems import PlacedProblem
 from framegate.contract.errors import GatewayError, Misconfigured, Problem
 from framegate.contract.ports import Clock, Dice
+from framegate.endpoint.backoff import Backoff
 from framegate.observe.metrics import Metrics
-from framegate.runtime.backoff import Backoff
 
 Verdict: TypeAlias = Literal["applied", "refused", "failed"]
 """applied: it runs. refused: its tables cannot work, they wait for others. failed: it is tried again."""

@@ -31,7 +31,7 @@ _REFERENCE = re.compile(r"\$\{[a-z]+:[^{}]+\}")
 _LOGIN = re.compile(r"(?<=://)[^/@\s]*:[^/@\s]*(?=@)")
 _SECTIONS: Mapping[Table, tuple[tuple[str, str], ...]] = {
     "endpoints": (("endpoints", "endpoint"),),
-    "drivers": (("drivers", "driver"), ("connectors", "connector"), ("rules", "rule")),
+    "drivers": (("drivers", "driver"), ("connectors", "connector"), ("bridges", "bridge"), ("rules", "rule")),
 }
 """Sections of the small tables, each with the definition in the schema that describes its rows."""
 

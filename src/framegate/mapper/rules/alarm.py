@@ -24,7 +24,7 @@ from framegate.mapper.rules.alarm_conditions import Condition, Scalar, condition
 from framegate.mapper.rules.alarm_states import ACTIONS, TRANSITIONS, Event, State, next_state
 from framegate.mapper.rules.durations import nanoseconds
 from framegate.mapper.rules.rule import RuleContext
-from framegate.observe.face import AlarmRow
+from framegate.observe.rule_face import AlarmRow
 
 SHELVE_S_MAX = 7 * 86_400.0
 NOTE_CHARACTERS_MAX = 500

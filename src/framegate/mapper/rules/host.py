@@ -20,8 +20,8 @@ from framegate.contract.ports import Clock, Cursors, Log, RuleLog, RuleState
 from framegate.contract.quality import Quality
 from framegate.mapper.rules.engine import Engine, Entry
 from framegate.mapper.rules.rule import HasAlarms
-from framegate.observe.face import AlarmRow
 from framegate.observe.metrics import Metrics
+from framegate.observe.rule_face import AlarmRow
 
 CURSOR = "rules"
 PLACE = ""

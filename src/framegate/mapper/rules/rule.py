@@ -30,7 +30,7 @@ from framegate.contract.errors import Misconfigured
 from framegate.contract.frame import Batch, Gap, Tag, TagId, ValueType
 from framegate.contract.ports import Catalogue, Log
 from framegate.endpoint.outbound import OUTSIDE_ONLY, Outbound
-from framegate.observe.face import AlarmRow
+from framegate.observe.rule_face import AlarmRow
 
 STATE_BYTES_MAX = 1 << 20
 """Of one rule; more is a failure of the rule."""
