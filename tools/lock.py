@@ -16,6 +16,7 @@ import sys
 import tempfile
 import tomllib
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNTIME = ROOT / "requirements.lock"
@@ -23,6 +24,8 @@ DEVELOPMENT = ROOT / "requirements-dev.lock"
 EDITABLE_REQUIRES = ("editables>=0.5",)
 """hatchling asks for it while installing a folder in place (its get_requires_for_build_editable)."""
 HEADER = "# Written by tools/lock.py. `./edge` installs from it.\n"
+CLONE_EXTRAS = ("opcua",)
+"""Extras that `./edge` installs as well: every protocol works from a clone. A wheel's user asks for them by name."""
 _OPTIONS = (
     "--universal",
     "--python-version=3.11",
@@ -36,9 +39,11 @@ _OPTIONS = (
 
 
 def wanted_runtime() -> list[str]:
-    """Requirements of a running gateway and of installing it."""
-    project = _project()
-    return [*project["project"]["dependencies"], *project["build-system"]["requires"], *EDITABLE_REQUIRES]
+    """Requirements of a running gateway, with every protocol, and of installing it."""
+    file = _project()
+    project, extras = file["project"], file["project"]["optional-dependencies"]
+    wanted = [*project["dependencies"], *(each for name in CLONE_EXTRAS for each in extras[name])]
+    return [*wanted, *file["build-system"]["requires"], *EDITABLE_REQUIRES]
 
 
 def wanted_development() -> list[str]:
@@ -52,7 +57,7 @@ def lock(*, keep: bool) -> None:
     _compile([*wanted_runtime(), *wanted_development()], DEVELOPMENT, "--constraints", str(RUNTIME), keep=keep)
 
 
-def _project() -> dict[str, dict[str, list[str]]]:
+def _project() -> dict[str, Any]:
     return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
