@@ -108,16 +108,20 @@ def value_from(variant: ua.Variant, type_: ValueType) -> Value:
 
 def fitted(content: object, type_: ValueType) -> Value:
     """One scalar of asyncua as a tag of that type holds it; raises ValueError."""
-    if content is None:
-        return None
     if isinstance(content, datetime) and type_ is ValueType.INT64:
         return ns_of_ticks(ticks_of_datetime(content))
-    value = content.Text if isinstance(content, ua.LocalizedText) else plain(content)
+    return fit(content.Text if isinstance(content, ua.LocalizedText) else plain(content), type_)
+
+
+def fit(value: Value, type_: ValueType) -> Value:
+    """A scalar in natural form as a tag of that type holds it; None for a null. raises ValueError"""
     kind = type_.kind
+    if value is None:
+        return None
     if kind is Kind.BOOL:
         is_fit = isinstance(value, bool)
     elif kind is Kind.OBJECT:
-        is_fit = value is None or isinstance(value, bytes if type_ is ValueType.BYTES else str)
+        is_fit = type_ is ValueType.JSON or isinstance(value, bytes if type_ is ValueType.BYTES else str)
     elif isinstance(value, bool) or not isinstance(value, int | float):
         is_fit = False
     elif kind is Kind.FLOAT:
@@ -126,7 +130,7 @@ def fitted(content: object, type_: ValueType) -> Value:
         width = _WIDTHS[type_]
         is_fit = isinstance(value, int) and width.min <= value <= width.max
     if not is_fit:
-        raise ValueError(f"{_named(content)} does not fit a tag of type {type_.value}; correct its type")
+        raise ValueError(f"{_named(value)} does not fit a tag of type {type_.value}; correct its type")
     return value
 
 
