@@ -127,6 +127,16 @@ class Pki:
             uri_of(certificate) or uri, certificate.public_bytes(Encoding.DER), loaded, certificate.not_valid_after_utc
         )
 
+    def user(self, name: str) -> tuple[bytes, RSAPrivateKey | None]:
+        """Certificate and key of a user, own/NAME.der and own/NAME.pem; no key where they cannot be used."""
+        folder = self.folder / "own"
+        with suppress(OSError, ValueError, TypeError):
+            certificate = certificate_from(_read(folder / f"{name}.der"))
+            key = load_pem_private_key(_read(folder / f"{name}.pem"), None)
+            if isinstance(key, RSAPrivateKey) and certificate.public_key() == key.public_key():
+                return certificate.public_bytes(Encoding.DER), key
+        return b"", None
+
     def renew(self) -> None:
         """Put our certificate and key aside; `own` makes new ones, which others have to trust again."""
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
