@@ -100,13 +100,14 @@ def _record(mask: int, kind: int, *, has_handle: bool) -> np.dtype[Any]:
 class Columns:
     """Decodes values of these points; the client handle of a monitored item is its place among them.
 
+    structures  how bodies of structures are read; a session learns them
     misfits     name of a tag -> why its last value could not be held; a person has to correct its type
     kind, type  uint8[points], numbers in Kind and ValueType
     """
 
-    def __init__(self, points: Sequence[Point], source_time: SourceTime, structures: Mapping[str, Unpack]) -> None:
+    def __init__(self, points: Sequence[Point], source_time: SourceTime) -> None:
         self.points = points
-        self.structures = structures
+        self.structures: Mapping[str, Unpack] = {}
         self.misfits: dict[str, str] = {}
         self.misfits_told: set[str] = set()
         self._source_time = source_time
@@ -175,8 +176,11 @@ class Columns:
     def held(self, place: int, value: Value) -> Value:
         """The value that the tag is for: the member, where it names one. raises ValueError"""
         point = self.points[place]
-        if not point.member:
+        if point.read_type is point.type:
             return value
+        if point.element is not None and isinstance(value, list) and value:
+            # A server that does not know ranges of monitored items sends the whole array.
+            value = value[0] if len(value) == 1 else value[point.element] if point.element < len(value) else None
         for step in point.member:
             if isinstance(step, int):
                 if not isinstance(value, list) or step >= len(value):

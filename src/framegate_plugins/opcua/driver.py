@@ -30,10 +30,10 @@ MISFITS_LOGGED_MAX = 10
 
 @dataclass(frozen=True, slots=True, eq=False)
 class UaPlan:
-    """Tags of one scan class; what a session makes of them is the driver's."""
+    """Tags of one scan class, and how their values become columns; what a session makes of them is the driver's."""
 
     tag: Int32Column
-    points: tuple[Point, ...]
+    columns: Columns
     writable: Mapping[TagId, Point]
 
 
@@ -55,10 +55,10 @@ class OpcuaDriver:
         points = points_from(tags)
         writable = {point.id: point for point, tag in zip(points, tags, strict=True) if "W" in tag.access}
         self._points.update(writable)
-        readable = tuple(point for point, tag in zip(points, tags, strict=True) if "R" in tag.access)
+        readable = [point for point, tag in zip(points, tags, strict=True) if "R" in tag.access]
         ids = np.array([point.id for point in readable], np.int32)
         ids.flags.writeable = False
-        return UaPlan(ids, readable, writable)
+        return UaPlan(ids, Columns(readable, self._options.source_time), writable)
 
     def follow(self, scans: Sequence[tuple[Plan, float]]) -> None:
         """Watch these from the next read on."""
@@ -104,20 +104,19 @@ class OpcuaDriver:
         self, plan: UaPlan, context: DriverContext, session: Session, publisher: Publisher
     ) -> Sequence[Batch]:
         now_ns = context.clock.now_ns()
-        is_watched = plan in self._periods and self._options.mode == "subscribe"
-        watch = self._watches.get(plan)
-        if not is_watched or watch is None:
-            columns = Columns(plan.points, self._options.source_time, {})
-            watch = Watch(session, plan, plan.points, columns, self._periods.get(plan, 1.0))
-            if not is_watched:
-                return await watch.read(np.arange(len(plan.points)), now_ns)
-            await watch.start(context.clock.monotonic())
-            self._watches[plan] = watch
-            publisher.serve(watch)
-            batches = await watch.first(now_ns)
-        else:
+        period_s = self._periods.get(plan)
+        watch = self._watches.get(plan) or Watch(session, plan, plan.columns, period_s or 1.0)
+        if period_s is None or self._options.mode == "poll":
+            batches = await watch.read(watch.all, now_ns)
+        elif plan in self._watches:
             batches = await watch.take(context.clock.monotonic(), now_ns)
             publisher.serve(watch)
+        else:
+            await watch.start(context.clock.monotonic())
+            publisher.serve(watch)
+            batches = await watch.first(now_ns)
+        if period_s is not None:
+            self._watches[plan] = watch
         self._tell_misfits(watch.columns, context)
         return batches
 

@@ -103,8 +103,13 @@ class Point:
 
     @property
     def read_type(self) -> ValueType:
-        """What the node's value is read as, before the member is taken out of it."""
-        return ValueType.JSON if self.member else self.type
+        """What the node's value is read as, before an element or a member is taken out of it."""
+        return ValueType.JSON if self.member or self.element is not None else self.type
+
+    @property
+    def element(self) -> int | None:
+        """The one element that the range names, for a tag that is no array."""
+        return int(self.index_range) if self.index_range.isdecimal() and self.type is not ValueType.JSON else None
 
 
 class _TagWrong(Exception):

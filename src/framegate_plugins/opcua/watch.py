@@ -22,7 +22,7 @@ from framegate.contract.errors import DeviceRefused, FrameBroken
 from framegate.contract.frame import Batch, rows_of
 from framegate.contract.quality import Quality, is_bad
 from framegate_plugins.opcua.columns import Columns, Indexes
-from framegate_plugins.opcua.points import QUEUE_MAX, Point
+from framegate_plugins.opcua.points import QUEUE_MAX
 from framegate_plugins.opcua.session import Session
 from framegate_plugins.opcua.wire import BROKEN, FIXED, Reader
 
@@ -47,17 +47,17 @@ _BEST: Final = -1.0  # sampling interval that follows the publishing interval, P
 class Watch:
     """One plan in one session.
 
+    all            places of every point
     subscriptions  their ids -> seconds of silence that are too many
     """
 
-    def __init__(
-        self, session: Session, plan: Plan, points: Sequence[Point], columns: Columns, period_s: float
-    ) -> None:
+    def __init__(self, session: Session, plan: Plan, columns: Columns, period_s: float) -> None:
         self.plan = plan
         self.columns = columns
         self.subscriptions: dict[int, float] = {}
         self._session = session
-        self._points = points
+        self._points = points = columns.points
+        self.all = np.arange(len(points))
         self._period_s = period_s
         self._nodes = [point.address.node(session.namespaces) for point in points]
         self._is_heard = np.zeros(len(points), np.bool_)
