@@ -26,7 +26,7 @@ PAGES_SEEN_MAX: Final = 20
 FILTER_CHARACTERS_MAX: Final = 256
 POSITION_MAX: Final = 2**63 - 1
 
-Json = float | int | bool | str | list[Any] | None
+Json = float | int | bool | str | list[Any] | dict[str, Any] | None
 """A value as JSON: bytes as base64 text, a number that JSON does not have (NaN, infinity) as null."""
 Filter = Annotated[
     str,

@@ -1,7 +1,7 @@
 """Objects in bytes: the values of a column that is neither numbers nor booleans, without loss.
 
-One value is a tag byte, then its content; lengths and counts are u32, little-endian. Text, bytes, lists, None,
-booleans, floats (NaN payloads too) and integers of any size come back as what they were. Own format, because JSON
+One value is a tag byte, then its content; lengths and counts are u32, little-endian. Text, bytes, lists, mappings,
+None, booleans, floats (NaN payloads too) and integers of any size come back as what they were. Own format, because JSON
 has no bytes and the gateway has no other use for a general serialiser.
 """
 
@@ -16,10 +16,10 @@ from framegate.bus.fault import RECORD
 from framegate.contract.errors import FrameBroken
 from framegate.contract.frame import Value
 
-DEPTH_MAX = 32  # lists within lists
+DEPTH_MAX = 32  # lists and mappings within each other
 _LENGTH = struct.Struct("<I")
 _FLOAT = struct.Struct("<d")
-_NONE, _FALSE, _TRUE, _INT, _FLOAT_TAG, _TEXT, _BYTES, _LIST = range(8)
+_NONE, _FALSE, _TRUE, _INT, _FLOAT_TAG, _TEXT, _BYTES, _LIST, _MAP = range(9)
 
 
 def pack_objects(values: Sequence[object]) -> bytes:
@@ -48,12 +48,8 @@ def unpack_objects(data: bytes, count: int) -> list[Value]:
 def _pack(value: object, parts: list[bytes], depth: int) -> None:
     if isinstance(value, np.generic):
         value = value.item()
-    if isinstance(value, list | tuple):
-        if depth >= DEPTH_MAX:
-            raise TypeError(f"lists nest deeper than {DEPTH_MAX}")
-        parts += (bytes((_LIST,)), _LENGTH.pack(len(value)))
-        for item in value:
-            _pack(item, parts, depth + 1)
+    if isinstance(value, list | tuple | dict):
+        _pack_members(value, parts, depth)
     elif value is None or isinstance(value, bool):
         parts.append(bytes((_NONE if value is None else _TRUE if value else _FALSE,)))
     elif isinstance(value, float):
@@ -61,6 +57,22 @@ def _pack(value: object, parts: list[bytes], depth: int) -> None:
     else:
         tag, content = _content(value)
         parts += (bytes((tag,)), _LENGTH.pack(len(content)), content)
+
+
+def _pack_members(
+    value: list[object] | tuple[object, ...] | dict[object, object], parts: list[bytes], depth: int
+) -> None:
+    """A list, or a mapping with its keys and values in turn."""
+    if depth >= DEPTH_MAX:
+        raise TypeError(f"lists and mappings nest deeper than {DEPTH_MAX}")
+    parts += (bytes((_MAP if isinstance(value, dict) else _LIST,)), _LENGTH.pack(len(value)))
+    if isinstance(value, dict):
+        for key in value:
+            if not isinstance(key, str):
+                raise TypeError(f"{type(key).__name__} is no key of a mapping")
+        value = [member for pair in value.items() for member in pair]
+    for item in value:
+        _pack(item, parts, depth + 1)
 
 
 def _content(value: object) -> tuple[int, bytes]:
@@ -77,27 +89,39 @@ def _content(value: object) -> tuple[int, bytes]:
 def _unpack(data: bytes, offset: int, depth: int) -> tuple[Value, int]:
     tag = data[offset]
     offset += 1
-    if tag == _NONE:
-        return None, offset
-    if tag in (_FALSE, _TRUE):
-        return tag == _TRUE, offset
+    if tag in (_NONE, _FALSE, _TRUE):
+        return None if tag == _NONE else tag == _TRUE, offset
     if tag == _FLOAT_TAG:
         number: float = _FLOAT.unpack_from(data, offset)[0]
         return number, offset + 8
-    if tag not in (_INT, _TEXT, _BYTES, _LIST) or depth > DEPTH_MAX:
+    if tag not in (_INT, _TEXT, _BYTES, _LIST, _MAP) or depth > DEPTH_MAX:
         raise FrameBroken(f"object column: byte {tag} at offset {offset - 1} starts no value", code=RECORD)
     length: int = _LENGTH.unpack_from(data, offset)[0]
     offset += 4
     if length > len(data) - offset:  # a list's items take at least a byte each
         raise FrameBroken(f"object column: length {length} at offset {offset - 4} passes the end", code=RECORD)
-    if tag == _LIST:
-        items: list[Value] = []
-        for _ in range(length):
-            item, offset = _unpack(data, offset, depth + 1)
-            items.append(item)
-        return items, offset
+    if tag in (_LIST, _MAP):
+        return (_unpack_list if tag == _LIST else _unpack_mapping)(data, offset, length, depth)
     content = data[offset : offset + length]
     offset += length
     if tag == _INT:
         return int.from_bytes(content, "little", signed=True), offset
     return (content if tag == _BYTES else content.decode("utf-8", "surrogatepass")), offset
+
+
+def _unpack_list(data: bytes, offset: int, length: int, depth: int) -> tuple[Value, int]:
+    items: list[Value] = []
+    for _ in range(length):
+        item, offset = _unpack(data, offset, depth + 1)
+        items.append(item)
+    return items, offset
+
+
+def _unpack_mapping(data: bytes, offset: int, length: int, depth: int) -> tuple[Value, int]:
+    mapping: dict[str, Value] = {}
+    for _ in range(length):
+        key, offset = _unpack(data, offset, depth + 1)
+        if not isinstance(key, str):
+            raise FrameBroken(f"object column: a key at offset {offset} is no text", code=RECORD)
+        mapping[key], offset = _unpack(data, offset, depth + 1)
+    return mapping, offset

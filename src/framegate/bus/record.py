@@ -125,7 +125,8 @@ def _value(data: bytes, offset: int, number: int, rows: int) -> tuple[ValueColum
         raise ValueError(f"kind {number}")
     size = int.from_bytes(data[offset : offset + 4], "little")
     column = np.empty(rows, dtype=np.object_)
-    column[:] = unpack_objects(data[offset + 4 : offset + 4 + size], rows)
+    for row, item in enumerate(unpack_objects(data[offset + 4 : offset + 4 + size], rows)):
+        column[row] = item  # one by one: numpy would take lists apart
     column.flags.writeable = False
     return column, offset + 4 + size
 

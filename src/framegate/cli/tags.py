@@ -128,7 +128,7 @@ def _typed(row: TagRow, text: str) -> Value:
         match row.type:
             case "bool":
                 return {"true": True, "1": True, "on": True, "false": False, "0": False, "off": False}[text.lower()]
-            case "string":
+            case "string" | "json":
                 return text
             case "bytes":
                 return bytes.fromhex(text)

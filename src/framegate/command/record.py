@@ -13,7 +13,6 @@ import orjson
 
 from framegate.contract.command import Command, CommandRecord, Outcome, Stage
 from framegate.contract.errors import StoreFailed
-from framegate.contract.frame import Value
 
 _CHECK_BYTES = 4
 DAMAGED = "E3003"
@@ -57,7 +56,7 @@ def decode_record(key: bytes, data: bytes) -> CommandRecord:
 
 
 def _record(row: Any) -> CommandRecord:
-    value: Value | dict[str, str] = row["value"]
+    value: Any = row["value"]
     if isinstance(value, dict):
         value = base64.b64decode(value["bytes"])
     verify, retry, select = row["mode"]

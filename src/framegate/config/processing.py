@@ -128,9 +128,14 @@ class ProcessingReferences:
         for name in unknown:
             near = "" if self._problems.is_full else suggestion(name, names)
             self._add(index, key, "E1192", f'no tag "{name}" in variables.yml{near}')
-        useless = [name for name in expression.dependencies if types.get(name) is ValueType.BYTES]
+        useless = [name for name in expression.dependencies if types.get(name) in {ValueType.BYTES, ValueType.JSON}]
         for name in useless:
-            self._add(index, key, "E1191", f'tag "{name}" is bytes; expressions read numbers, texts, true and false')
+            self._add(
+                index,
+                key,
+                "E1191",
+                f'tag "{name}" is {types[name].value}; expressions read numbers, texts, true and false',
+            )
         return not (unknown or useless or any(name not in types for name in expression.dependencies))
 
     def _check_tags(self, asking: _Asking, names: Mapping[str, int], types: Mapping[str, ValueType]) -> None:

@@ -13,8 +13,9 @@ protocol and names the reason when something fails. Calls on one driver never ov
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from framegate.contract.command import Write, WriteResult
@@ -36,12 +37,27 @@ class BoundTag(NamedTuple):
     options: Mapping[str, Any]
 
 
+class Plan(Protocol):
+    """Merged reads for the tags of one scan class; made once, used on every scan."""
+
+    @property
+    def tag(self) -> Int32Column:
+        """int32[rows], every tag the plan reads."""
+
+
+def _nobody(plan: Plan) -> None:
+    """There is no runtime that could read early."""
+
+
 @dataclass(frozen=True, slots=True)
 class DriverContext:
     """Everything a driver may reach for while it is open.
 
     name      row of drivers.yml
     endpoint  row of endpoints.yml that the driver's row names ("" if the plugin needs none)
+    home      folder of the plugin's own, shared by its devices, private and kept: certificates, trust lists. It may
+              not exist yet; None: there is none
+    ready     for a driver that Subscribes: something has come for a plan, read it now; called on the loop
     """
 
     name: str
@@ -49,14 +65,8 @@ class DriverContext:
     lines: Lines
     clock: Clock
     log: Log
-
-
-class Plan(Protocol):
-    """Merged reads for the tags of one scan class; made once, used on every scan."""
-
-    @property
-    def tag(self) -> Int32Column:
-        """int32[rows], every tag the plan reads."""
+    home: Path | None = None
+    ready: Callable[[Plan], None] = _nobody
 
 
 class Driver(Protocol):
@@ -121,4 +131,49 @@ class Surveys(Protocol):
         """Pure, like `plan`.
 
         raises Misconfigured - with one TagProblem for each tag that cannot be read this way
+        """
+
+
+@runtime_checkable
+class Subscribes(Protocol):
+    """A capability: a driver whose device tells of changes by itself.
+
+    `read` of a plan that is followed brings what has come since its last read, in order; the first one after `open`,
+    or after the plan was named, brings every tag. A tag without a row keeps its last one, so the driver owes a Bad row
+    or an error as soon as it can no longer vouch for that. Every other plan is read whole, once.
+    """
+
+    def follow(self, scans: Sequence[tuple[Plan, float]]) -> None:
+        """These plans are read at these periods (seconds) from now on, and no others; before `open`, and when tables
+        change. Pure.
+        """
+
+
+class Found(NamedTuple):
+    """One thing in a device's own directory.
+
+    address    as a tag row has it; "" for what only holds others
+    path       names from the root on
+    type       of a tag that reads it; None: it cannot be read as a tag
+    is_folder  others may be below it
+    """
+
+    address: str
+    path: tuple[str, ...]
+    type: ValueType | None
+    access: Access = "R"
+    unit: str = ""
+    description: str = ""
+    is_folder: bool = False
+
+
+@runtime_checkable
+class Browses(Protocol):
+    """A capability: a driver whose device has a directory of what it holds."""
+
+    def browse(self, start: str, depth: int) -> AsyncIterator[Found]:
+        """What is below an address ("": the device's usual place to start), lazily, parents before children.
+
+        depth   levels below the start
+        raises  NotConnected, NoReply; Misconfigured - the start is no address
         """

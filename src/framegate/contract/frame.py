@@ -31,8 +31,8 @@ UInt32Column: TypeAlias = npt.NDArray[np.uint32]
 Float64Column: TypeAlias = npt.NDArray[np.float64]
 ObjectColumn: TypeAlias = npt.NDArray[np.object_]
 ValueColumn: TypeAlias = Float64Column | Int64Column | npt.NDArray[np.uint64] | npt.NDArray[np.bool_] | ObjectColumn
-Value: TypeAlias = float | int | bool | str | bytes | list["Value"] | None
-"""One value outside a column: text, JSON, latest-value look-ups."""
+Value: TypeAlias = float | int | bool | str | bytes | list["Value"] | dict[str, "Value"] | None
+"""One value outside a column: text, JSON, latest-value look-ups. Lists and mappings are values of type `json`."""
 
 
 @unique
@@ -63,6 +63,7 @@ class ValueType(Enum):
     FLOAT64 = "float64"
     STRING = "string"
     BYTES = "bytes"
+    JSON = "json"
 
     @property
     def kind(self) -> Kind:
@@ -84,6 +85,7 @@ _KIND = {
     ValueType.FLOAT64: Kind.FLOAT,
     ValueType.STRING: Kind.OBJECT,
     ValueType.BYTES: Kind.OBJECT,
+    ValueType.JSON: Kind.OBJECT,
 }
 
 Access: TypeAlias = Literal["R", "W", "RW"]

@@ -5,7 +5,7 @@ HOME/plugins/   packaged plugins
 HOME/rules/     rule sets
 HOME/access/    tokens.json, audit.jsonl and its elder files; for the gateway's user only
 HOME/bridges/   a folder per bridge: its certificates, trust lists, exported maps
-HOME/data/      the durable log, and models that came from a registry
+HOME/data/      the durable log, models that came from a registry, what plugins keep (private/PLUGIN)
 HOME/run/       edge.sock, edge.pid
 """
 
@@ -56,6 +56,10 @@ class Home:
     def history(self) -> Path:
         """Generations of the configuration."""
         return self.data / "config"
+
+    def private(self, plugin: str) -> Path:
+        """What a plugin keeps for its devices: certificates, trust lists."""
+        return self.data / "private" / plugin
 
     @property
     def access(self) -> Path:

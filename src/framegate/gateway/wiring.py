@@ -250,7 +250,7 @@ class Gateway:
     def make_slot(self, row: DriverRow, driver: Driver, plans: Sequence[ScanPlan]) -> Slot:
         """A device ready to run; `plans` were made by this driver, or one with the same options."""
         log = self.log
-        context = DriverContext(row.name, row.endpoint, self.lines, self.clock, log)
+        context = DriverContext(row.name, row.endpoint, self.lines, self.clock, log, home=self.home.private(row.plugin))
         return Slot(
             row.name,
             driver,

@@ -15,6 +15,7 @@ from functools import cache, lru_cache
 from math import isfinite
 
 import numpy as np
+import orjson
 
 from framegate.contract.errors import DeviceRefused, Misconfigured
 from framegate.contract.frame import Kind, Value, ValueType
@@ -52,13 +53,15 @@ class Inverse:
             object.__setattr__(self, "_undo", _Undo(self.name, self.processing.inverse, self.type))
 
     def raw(self, value: Value) -> Value:
-        """The raw value: int for whole-number types, else float, bool, str or bytes.
+        """The raw value: int for whole-number types, else float, bool, str, bytes, or what a JSON text holds.
 
         value   in engineering units, or a text of the enum
         raises  DeviceRefused E1195 - it cannot be written; `quality` says how (BadOutOfRange, BadTypeMismatch,
                 BadConfigurationError for an inverse that fails)
         """
         wish = self.processing
+        if self.type is ValueType.JSON:
+            return self._parsed(value)
         if wish.enum:
             value = self._number_of(value)
         value = self._typed(value)
@@ -96,6 +99,15 @@ class Inverse:
         elif is_number:
             return value
         raise self._refused(f"{type(value).__name__} given, {self.type.value} wanted", Quality.BAD_TYPE_MISMATCH)
+
+    def _parsed(self, value: Value) -> Value:
+        """An array or structure: commands carry it as its JSON text."""
+        try:
+            parsed: Value = orjson.loads(value if isinstance(value, str) else b"")
+        except ValueError as error:
+            text = f"no JSON text of an array or structure ({error})"
+            raise self._refused(text, Quality.BAD_TYPE_MISMATCH) from error
+        return parsed
 
     def _is_within(self, value: float) -> bool:
         assert self.limits is not None

@@ -30,7 +30,7 @@ from framegate.mapper.report import NS, Reports, Wish, is_reported
 
 LAYOUTS_MAX = 4096  # tag arrays whose plan is remembered; the oldest goes first
 WHOLE_KINDS = "lL"  # numpy characters of int64 and uint64
-NOT_NUMBERS = frozenset((ValueType.BOOL, ValueType.STRING, ValueType.BYTES))
+NOT_NUMBERS = frozenset((ValueType.BOOL, ValueType.STRING, ValueType.BYTES, ValueType.JSON))
 __all__ = ["Mapping", "MappingRow", "compile_mapping"]
 
 

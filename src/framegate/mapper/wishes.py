@@ -77,8 +77,8 @@ def _unfit_steps(row: Asked) -> Iterator[Flaw]:
             yield Flaw(key, f"only numbers can be near to each other, this tag is {name}; remove it")
         elif is_asked and wish.enum and key != "range":
             yield Flaw(key, "the tag goes out as text, and texts are not near to each other; remove it or the enum")
-    if wish.expr and row.type is ValueType.BYTES:
-        yield Flaw("expr", "expressions work with numbers, texts, true and false, and this tag is bytes")
+    if wish.expr and row.type in {ValueType.BYTES, ValueType.JSON}:
+        yield Flaw("expr", f"expressions work with numbers, texts, true and false, and this tag is {row.type.value}")
 
 
 def _source_flaws(row: Asked) -> Iterator[Flaw]:

@@ -115,7 +115,7 @@ def number_texts(value: AnyColumn) -> list[bytes]:
 
 
 def object_text(item: object) -> bytes:
-    """Text, bytes (base64) or an array, as JSON."""
+    """Text, bytes (base64), an array or a structure, as JSON."""
     if type(item) is bytes:
         return _quoted_base64(item)
     try:
@@ -136,6 +136,8 @@ def _plain(item: object) -> object:
 def _tame(item: object) -> object:
     if isinstance(item, list | tuple):
         return [_tame(member) for member in item]
+    if isinstance(item, dict):
+        return {_tame(key): _tame(member) for key, member in item.items()}
     if isinstance(item, float) and not isfinite(item):
         return None
     return item if item is None or isinstance(item, str | int | float) else _plain(item)

@@ -24,6 +24,11 @@ class Outlet:
         self._account = account
         self._down_quality: int | None = None  # what every tag was last told while down; None: not down
 
+    @property
+    def is_paused(self) -> bool:
+        """The bus asks for patience."""
+        return self._sink.is_paused
+
     def publish(self, batches: Sequence[Batch]) -> None:
         """Hand rows to the bus; count them where it cannot take them."""
         try:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import inf
 
 from framegate.contract.command import Outcome
-from framegate.contract.driver import BoundTag, Driver, DriverContext
+from framegate.contract.driver import BoundTag, Driver, DriverContext, Plan, Subscribes
 from framegate.contract.errors import GatewayError, NoReply, NotConnected
 from framegate.contract.frame import Batch, TagId
 from framegate.contract.ports import Clock
@@ -45,7 +46,9 @@ class Shift:
         "_clock",
         "_driver",
         "_due",
+        "_early",
         "_idle",
+        "_is_subscribing",
         "_known",
         "_lane",
         "_move",
@@ -75,6 +78,7 @@ class Shift:
         move: Callable[[Event], State],
     ) -> None:
         self._driver = driver
+        self._is_subscribing = isinstance(driver, Subscribes)
         self._scans = scans
         self._lane = lane
         self._outlet = outlet
@@ -85,6 +89,7 @@ class Shift:
         self._move = move
         self._state = State.INIT
         self._due = 0  # bits of the scans that wait
+        self._early = 0  # those among them that the driver asked for
         self._reading = 0  # bit of the scan under way
         self._silent = 0  # scans without a usable reply in a row
         self._alarm: Alarm | None = None
@@ -98,8 +103,9 @@ class Shift:
     async def serve(self, context: DriverContext) -> None:
         """Open, then scan and write for ever; ends by raising, or quietly once retired."""
         try:
+            self._follow()
             self._begin("open", OPEN_DEADLINE_S)
-            await self._driver.open(context)
+            await self._driver.open(replace(context, ready=self.ready))
             self.deadline = inf
             if self.is_retired:  # it came too late, and nobody else will close what it opened
                 await self._driver.close()
@@ -115,10 +121,22 @@ class Shift:
         """These scans are due; one that still waits or runs is skipped, never queued twice."""
         busy = (self._due | self._reading) & classes
         if busy:
-            self._account.skipped(busy.bit_count(), "late")
+            late = busy & ~self._early
+            if late:
+                self._account.skipped(late.bit_count(), "late")
             classes ^= busy
         self._due |= classes
         self.wake()
+
+    def ready(self, plan: Plan) -> None:
+        """The driver has something for a plan; it is read at once, but for a pause that the bus has asked for."""
+        if not self.is_asking or self._outlet.is_paused:
+            return
+        for scan in self._scans:
+            if scan.plan is plan:
+                self._early |= scan.bit
+                self._due |= scan.bit
+                self.wake()
 
     def wake(self) -> None:
         """There is something to do: a due scan, or an order in the write lane."""
@@ -128,8 +146,9 @@ class Shift:
 
     def exchanged(self) -> None:
         """The list of scans holds others from now on; all of them are due, or the probe where one was under way."""
-        self._reading = 0
+        self._reading = self._early = 0
         self._known.clear()
+        self._follow()
         self._due = (1 << len(self._scans)) - 1 if self.is_asking else 0
         if not self.is_asking and self._alarm is None:
             self._due = self._probe
@@ -157,6 +176,7 @@ class Shift:
                 writes_in_a_row = 0
                 bit = self._due & -self._due
                 self._due ^= bit
+                self._early &= ~bit
                 self._reading = bit
                 await self._scan(self._scans[bit.bit_length() - 1])
                 self._reading = 0
@@ -185,7 +205,7 @@ class Shift:
         rows = 0
         for batch in batches:
             rows += len(batch.tag)
-        if rows < scan.rows:
+        if rows < scan.rows and not self._is_subscribing:
             batches = self._outlet.completed(scan, batches)
         self._outlet.publish(batches)
         self._account.scanned(started, rows, batches[-1].gateway_time if batches else self._clock.now_ns())
@@ -228,6 +248,11 @@ class Shift:
         finally:
             self.deadline = inf
             order.fail(NotConnected("the read was cut off", code="E4105"))
+
+    def _follow(self) -> None:
+        """Name the scans to a driver that subscribes to them."""
+        if isinstance(self._driver, Subscribes):
+            self._driver.follow([(scan.plan, scan.period_s) for scan in self._scans])
 
     def _introduce(self, tags: Sequence[BoundTag]) -> None:
         """A fresh driver learns of tags by plans; what was not scanned yet may be written all the same."""

@@ -33,7 +33,8 @@ def round_trip(batch: Batch, first: int = 7) -> Batch:
 
 def objects(*values: Value) -> npt.NDArray[np.object_]:
     column = np.empty(len(values), dtype=np.object_)
-    column[:] = values
+    for row, value in enumerate(values):
+        column[row] = value
     return column
 
 
@@ -89,9 +90,15 @@ def test_record_columns_are_read_only() -> None:
         assert not any(column.flags.writeable for column in (back.tag, back.value, back.quality, back.source_time))
 
 
+def test_record_of_arrays_and_structures_of_one_length_comes_back() -> None:
+    value = objects([1, 2], [3.5, None], {"a": [b"b", {"c": True}], "d": {}})
+    assert round_trip(batch_of(value)).value.tolist() == value.tolist()
+    assert round_trip(batch_of(objects([1, 2], [3, 4], [5, 6]))).value.tolist() == [[1, 2], [3, 4], [5, 6]]
+
+
 def test_record_cut_anywhere_raises() -> None:
     key = key_of(3)
-    data = encode(key, batch_of(objects("a", [1, b"b"], None)), 0)
+    data = encode(key, batch_of(objects("a", [1, b"b"], {"k": 1})), 0)
     for length in range(len(data)):
         with pytest.raises(FrameBroken):
             decode(key, data[:length], no_layout)
@@ -120,7 +127,7 @@ def test_record_of_arbitrary_bytes_under_a_right_check_sum_raises_only_frame_err
 
 values_ = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(),
-    lambda inner: st.lists(inner, max_size=4),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=10,
 )
 
@@ -139,5 +146,7 @@ def test_objects_of_arbitrary_bytes_raise_only_frame_errors(data: bytes, count: 
 
 
 def test_objects_foreign_type_is_refused_before_anything_is_written() -> None:
-    with pytest.raises(TypeError, match="dict is no value"):
-        pack_objects([{"a": 1}])
+    with pytest.raises(TypeError, match="set is no value"):
+        pack_objects([{"a"}])
+    with pytest.raises(TypeError, match="int is no key"):
+        pack_objects([{1: "a"}])

@@ -43,6 +43,8 @@ def test_inverse_keeps_every_bit_of_a_wide_integer(type_: ValueType) -> None:
         (Inverse("t", ValueType.STRING, processing=Processing(expr="value", inverse="value .. '!'")), "a", "a!"),
         (Inverse("t", ValueType.BOOL, processing=Processing(expr="not value", inverse="not value")), True, False),
         (Inverse("t", ValueType.BYTES), b"\x00", b"\x00"),
+        (Inverse("t", ValueType.JSON), '{"a": [1, 2.5, true]}', {"a": [1, 2.5, True]}),
+        (Inverse("t", ValueType.JSON), "3", 3),
     ],
 )
 def test_inverse_gives_the_raw_value(inverse: Inverse, value: Value, raw: Value) -> None:
@@ -63,6 +65,8 @@ def test_inverse_gives_the_raw_value(inverse: Inverse, value: Value, raw: Value)
         (Inverse("t", ValueType.INT16), "5", "str given, int16 wanted", Quality.BAD_TYPE_MISMATCH),
         (Inverse("t", ValueType.INT16), True, "bool given", Quality.BAD_TYPE_MISMATCH),
         (Inverse("t", ValueType.BOOL), 1, "int given, bool wanted", Quality.BAD_TYPE_MISMATCH),
+        (Inverse("t", ValueType.JSON), "[1,", "no JSON text", Quality.BAD_TYPE_MISMATCH),
+        (Inverse("t", ValueType.JSON), 3, "no JSON text", Quality.BAD_TYPE_MISMATCH),
         (
             Inverse("t", ValueType.INT16, processing=Processing(enum=((0, "off"), (1, "on")))),
             "run",

@@ -96,6 +96,8 @@ def plain(value: Any) -> Any:
         return base64.b64encode(value).decode()
     if isinstance(value, list):
         return [plain(member) for member in value]
+    if isinstance(value, dict):
+        return {key: plain(member) for key, member in value.items()}
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
@@ -139,7 +141,11 @@ def unpacked(window: Window) -> list[dict[str, Any]]:
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 objects = st.one_of(
-    st.text(max_size=8), st.binary(max_size=8), st.none(), st.lists(st.integers(-9, 9) | finite, max_size=3)
+    st.text(max_size=8),
+    st.binary(max_size=8),
+    st.none(),
+    st.lists(st.integers(-9, 9) | finite, max_size=3),
+    st.dictionaries(st.text(max_size=4), st.integers(-9, 9) | st.binary(max_size=4) | finite, max_size=3),
 )
 VALUES = {
     "d": st.floats(width=32) | st.floats(),
@@ -243,7 +249,7 @@ def test_protobuf_any_rows_parse_back_the_same(stream: list[Batch], suffix: str,
             for row, (tag, value, time, quality) in enumerate(zip(batch.tag.tolist(), *columns, strict=True)):
                 name, found, *rest = rows[first + row]
                 assert (name, *rest) == (names.tag(tag).name, time, quality)
-                assert same(found, value) or (isinstance(value, list) and found == plain(value))
+                assert same(found, value) or (isinstance(value, list | dict) and found == plain(value))
 
 
 @settings(max_examples=100, deadline=None)

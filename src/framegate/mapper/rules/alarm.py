@@ -266,7 +266,7 @@ def _setpoint(options: Mapping[str, Any], context: RuleContext) -> TagId | None:
     if not isinstance(setpoint, str):
         return None
     (tag,) = context.inputs([setpoint])
-    if tag.type in {ValueType.STRING, ValueType.BYTES}:
+    if tag.type in {ValueType.STRING, ValueType.BYTES, ValueType.JSON}:
         raise Misconfigured(f"deviation: setpoint {setpoint} is {tag.type.value}; it must be a number", code="E5038")
     return tag.id
 

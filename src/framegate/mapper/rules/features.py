@@ -31,7 +31,7 @@ SAMPLES_MAX = 4_096
 """Values kept for one window; of more the oldest go, and what follows from the window is Uncertain."""
 SAMPLES_TOTAL_MAX = 60_000
 """Values kept for one rule: 16 bytes of its state each."""
-_NOT_NUMBERS = (ValueType.STRING, ValueType.BYTES)
+_NOT_NUMBERS = (ValueType.STRING, ValueType.BYTES, ValueType.JSON)
 _Figure: TypeAlias = Callable[[Float64Column], float]
 FUNCTIONS: Mapping[str, _Figure] = {
     "avg": lambda values: float(values.mean()),

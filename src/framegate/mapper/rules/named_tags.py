@@ -22,7 +22,7 @@ NAME_CHARACTERS_MAX = 256
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 RULE_DEVICE = "rule/"
 """How the device of a tag begins that a rule publishes."""
-_TYPES = {type_.value: type_ for type_ in ValueType}
+_TYPES = {type_.value: type_ for type_ in ValueType if type_ is not ValueType.JSON}  # a script answers with scalars
 _NUMPY = {
     Kind.FLOAT: np.float64,
     Kind.INT: np.int64,

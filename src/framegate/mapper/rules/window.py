@@ -72,7 +72,7 @@ class WindowRule:
             raise Misconfigured("slide: the window must be a multiple of it, such as 10s in 1m", code="E5039")
         if self._lateness_ns > LATENESS_NS_MAX:
             raise Misconfigured(f"lateness: {LATENESS_NS_MAX / 1e9:g}s at most", code="E5039")
-        wrong = next((tag for tag in tags if tag.type in {ValueType.STRING, ValueType.BYTES}), None)
+        wrong = next((tag for tag in tags if tag.type in {ValueType.STRING, ValueType.BYTES, ValueType.JSON}), None)
         if wrong is not None:
             raise Misconfigured(f"input: {wrong.name} is {wrong.type.value}; windows are over numbers", code="E5039")
         ahead = FUTURE_NS if self._is_by_source else 0
