@@ -211,11 +211,12 @@ def answer_size(data: bytes, at: int) -> int:
 
 
 def request_size(data: bytes, at: int) -> int:
-    """FrameSize of what clients send."""
+    """FrameSize of what clients send; a function that is not known gets its answer if it came alone and whole."""
     function = data[at + 1]
     position = _REQUEST_COUNT_AT.get(function)
     if position is None:
-        return _REQUEST_BYTES.get(function, -1)
+        is_alone = at == 0 and len(data) <= RTU_BYTES_MAX and not function & EXCEPTION_BIT
+        return _REQUEST_BYTES.get(function, len(data) if is_alone else -1)
     if at + position >= len(data):
         return 0
     size = position + 3 + data[at + position]
@@ -224,7 +225,7 @@ def request_size(data: bytes, at: int) -> int:
 
 _COUNTED = frozenset({1, 2, 3, 4, 23})  # answers that carry their byte count
 _ANSWER_BYTES = {5: 8, 6: 8, 15: 8, 16: 8, 22: 10}
-_REQUEST_BYTES = {1: 8, 2: 8, 3: 8, 4: 8, 5: 8, 6: 8, 22: 10}
+_REQUEST_BYTES = {1: 8, 2: 8, 3: 8, 4: 8, 5: 8, 6: 8, 22: 10, 43: 7}  # 43: read device identification, 6.21
 _REQUEST_COUNT_AT = {15: 6, 16: 6, 23: 10}  # offset of the byte count
 
 
