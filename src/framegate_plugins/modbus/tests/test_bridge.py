@@ -27,6 +27,10 @@ def write(first: int, *values: int) -> bytes:
     return struct.pack(f">BHHB{len(values)}H", 16, first, len(values), 2 * len(values), *values)
 
 
+def mask(register: int, kept: int, put: int) -> bytes:
+    return struct.pack(">BHHH", 22, register, kept, put)
+
+
 async def test_driver_reads_and_writes_every_type_through_a_bridge(trial: Trial, tmp_path: Path) -> None:
     rows = []
     for number, (row, _) in enumerate(EVERY_TYPE):
@@ -132,7 +136,6 @@ async def test_mask_write_writes_the_bits_that_it_clears_only(tmp_path: Path) ->
     ]
     async with BridgeTrial(rows, home=tmp_path) as trial:
         master = await trial.connect()
-        mask = lambda register, kept, put: struct.pack(">BHHH", 22, register, kept, put)  # noqa: E731
         assert await master.ask(mask(0, 0xFFFE, 0x0001)) == mask(0, 0xFFFE, 0x0001)
         assert await master.ask(mask(1, 0x00FF, 0x1200)) == b"\x96\x0b", "its other half is not known"
         trial.show(n=0x0034)
