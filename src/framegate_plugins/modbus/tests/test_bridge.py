@@ -11,6 +11,7 @@ import pytest
 
 from framegate.contract.command import Outcome, Write
 from framegate.contract.errors import Busy, NotConnected, StoreFailed
+from framegate.contract.frame import Value
 from framegate.contract.quality import Quality
 from framegate_plugins.modbus.bridge_trial import BridgeTrial
 from framegate_plugins.modbus.trial import EVERY_TYPE, Trial, bound_tags, values_in
@@ -52,13 +53,12 @@ async def test_driver_reads_and_writes_every_type_through_a_bridge(trial: Trial,
 async def test_automatic_map_serves_every_type_in_every_order(trial: Trial, tmp_path: Path) -> None:
     rows = ["i int32 RW", "b bool RW", "f float64 RW", "s string RW length=6", "u uint8 RW", "r int16 R", "d bool R"]
     addresses = ["hr:0 int32", "coil:0 bool", "hr:4 float64", "hr:8 string length=6", "hr:11 uint16", "ir:0 int16"]
-    values = {"i": -70000, "b": True, "f": 2.5, "s": "wäh", "u": 255, "r": -3, "d": True}
+    values: dict[str, Value] = {"i": -70000, "b": True, "f": 2.5, "s": "wäh", "u": 255, "r": -3, "d": True}
     for order in ({}, {"word_order": "little"}, {"byte_order": "little"}):
         async with BridgeTrial(rows, order, home=tmp_path) as bridge:
             bridge.show(values)
             driver = await trial.open(bridge.bridge.url, order)
             plan = driver.plan(bound_tags(*addresses, "di:0 bool"))
-            assert list(values_in(await driver.read(plan)).values()) != []
             seen = values_in(await driver.read(plan))
             assert [seen[number] for number in range(7)] == list(values.values())
 

@@ -32,7 +32,7 @@ class Shown:
         self.map = register_map(self.tags, parsed)
         self.image = RegisterImage(self.map, parsed)
 
-    def show(self, quality: int = Quality.GOOD, **values: Value) -> None:
+    def show(self, quality: int = Quality.GOOD, /, **values: Value) -> None:
         self.image.update(batches_of(self.tags, values, quality))
 
     def value(self, name: str) -> Value:
@@ -62,7 +62,8 @@ def in_range(type_: ValueType) -> st.SearchStrategy[int | float]:
 @given(st.data())
 @settings(max_examples=150, deadline=None)
 def test_every_number_is_shown_bit_for_bit(data: st.DataObject) -> None:
-    rows, values = [], {}
+    rows: list[str] = []
+    values: dict[str, Value] = {}
     for number in range(data.draw(st.integers(1, 12))):
         type_ = data.draw(st.sampled_from(NUMBERS))
         orders = [data.draw(st.sampled_from(["big", "little"])) for _ in range(2)]
