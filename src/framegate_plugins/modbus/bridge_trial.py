@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import io
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +28,8 @@ from framegate.contract.quality import Quality
 from framegate.endpoint.clock import SystemClock
 from framegate.observe.log import make_log
 from framegate_plugins.modbus.bridge import ModbusBridge
+from framegate_plugins.modbus.bridge_options import parse_bridge_options
+from framegate_plugins.modbus.register_map import RegisterMap, register_map
 from framegate_plugins.modbus.trial import parsed
 
 ANSWER_S = 5.0
@@ -43,11 +45,13 @@ class TrialDesk:
     outcomes  by tag: outcome and code
     held      tags whose commands get no outcome until `release`
     failure   raised by `submit`
+    echo      told what is confirmed, as the device's next scan would
     """
 
     outcomes: dict[str, tuple[Outcome, str]] = field(default_factory=dict)
     held: set[str] = field(default_factory=set)
     failure: GatewayError | None = None
+    echo: Callable[[Mapping[str, Value]], None] | None = None
     submissions: list[Sequence[Command]] = field(default_factory=list)
     submitted: asyncio.Event = field(default_factory=asyncio.Event)
     _records: dict[str, CommandRecord] = field(default_factory=dict)
@@ -66,6 +70,8 @@ class TrialDesk:
         self.submitted.set()
         records = [self._record(command) for command in commands]
         self._records.update({record.command.id: record for record in records})
+        if self.echo is not None:
+            self.echo({one.command.tag: one.command.value for one in records if one.outcome is Outcome.CONFIRMED})
         return records
 
     async def wait(self, id: str, seconds: float) -> CommandRecord | None:  # noqa: A002 - as in contract.command
@@ -148,6 +154,7 @@ class BridgeTrial:
         self.tags = [bridge_tag(number, row) if isinstance(row, str) else row for number, row in enumerate(rows)]
         self.desk = TrialDesk()
         self.bridge = ModbusBridge(options or {})
+        self._options = parse_bridge_options(options or {})
         self._masters: list[Master] = []
         self.log = io.StringIO()
         self._context = BridgeContext(
@@ -165,6 +172,11 @@ class BridgeTrial:
         for master in self._masters:
             await master.close()
         await self.bridge.close()
+
+    @property
+    def map(self) -> RegisterMap:
+        """Where the tags are."""
+        return register_map(self.tags, self._options)
 
     async def connect(self) -> Master:
         """A client of the bridge, which listens on tcp."""
