@@ -18,6 +18,7 @@ from framegate_plugins.modbus.codec import EXCEPTION_BIT
 
 MBAP_BYTES = 7
 MBAP_LENGTH_MAX = 254  # unit id and a PDU of 253 bytes
+MBAP_REQUEST_LENGTH_MAX = 260  # a client that asks for a little too much still gets the exception that says so
 RTU_BYTES_MIN = 4  # unit, function, CRC
 RTU_BYTES_MAX = 256
 ASCII_CHARACTERS_MAX = 513  # 2.5.2.1: colon, 2 * 255 characters, CR, LF
@@ -81,14 +82,15 @@ class Mbap:
         return MbapDecoder()
 
     def requests(self) -> Decoder:
-        return MbapDecoder()
+        return MbapDecoder(MBAP_REQUEST_LENGTH_MAX)
 
 
 class MbapDecoder:
     """Finds headers by protocol id 0 and a length that a PDU can have."""
 
-    def __init__(self) -> None:
+    def __init__(self, length_max: int = MBAP_LENGTH_MAX) -> None:
         self.skipped = 0
+        self._length_max = length_max
         self._garbage = 0
         self.rest = b""
 
@@ -101,7 +103,7 @@ class MbapDecoder:
         at, end = 0, len(data)
         while end - at >= MBAP_BYTES:
             size = (data[at + 4] << 8) | data[at + 5]
-            if data[at + 2] or data[at + 3] or not 2 <= size <= MBAP_LENGTH_MAX:
+            if data[at + 2] or data[at + 3] or not 2 <= size <= self._length_max:
                 at = self._skip(data, at)
                 continue
             stop = at + 6 + size

@@ -264,18 +264,29 @@ class Client:
             return False
         piece, self._inbox = self._inbox[:PIECE_BYTES], self._inbox[PIECE_BYTES:]
         try:
-            self._frames.extend(self._decoder.feed(piece))
+            frames = self._decoder.feed(piece)
         except FrameBroken as error:
-            if self._is_bus:
-                self._decoder = self._framing.requests()  # noise; nobody can be hung up on
-                return True
-            self._hang_up(error.text)
-            return False
+            return self._lose_track(error.text)
+        if self._framing.has_ids and self._decoder.skipped:
+            # No check sum: what looks like a request behind lost bytes may be data of another one.
+            return self._lose_track("bytes that are no Modbus TCP frame")
+        self._frames.extend(frames)
         if not self._decoder.rest:
             self._begun = 0.0
         elif self._frames or not self._begun:
             self._begun = self._loop.time()
         return True
+
+    def _lose_track(self, reason: str) -> bool:
+        """Begin anew on a line that nobody can be hung up on; returns whether to go on."""
+        self._decoder = self._framing.requests()
+        if self._is_bus:
+            return True
+        if self._line is not None and self._line.is_datagram:
+            self._inbox = b""
+        else:
+            self._hang_up(reason)
+        return False
 
     def _answer(self, frame: Frame) -> bytes:
         """Frame to send for a request; b"" for none, or for one that comes later."""

@@ -101,6 +101,14 @@ async def test_garbage_is_hung_up_on(tmp_path: Path) -> None:
         assert trial.bridge.health().refused_total == 1
 
 
+async def test_nothing_behind_lost_bytes_is_taken_for_a_request(tmp_path: Path) -> None:
+    async with BridgeTrial(ROWS, home=tmp_path) as trial:
+        master = await trial.connect()
+        master.writer.write(struct.pack(">HHHB", 1, 0, 300, 1) + struct.pack(">HHHB", 2, 0, 6, 1) + WRITE_A)
+        assert await master.hung_up() == b""
+        assert trial.desk.written == []
+
+
 async def test_client_that_takes_no_answers_is_hung_up_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "STALL_S", 0.3)
     monkeypatch.setattr(server, "WATCH_S", 0.05)
