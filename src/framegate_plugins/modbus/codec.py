@@ -44,7 +44,8 @@ class Function(IntEnum):
 
 
 BIT_READS = frozenset({Function.READ_COILS, Function.READ_DISCRETE_INPUTS})
-READS = BIT_READS | {Function.READ_HOLDING_REGISTERS, Function.READ_INPUT_REGISTERS, Function.READ_WRITE_REGISTERS}
+_PURE_READS = BIT_READS | {Function.READ_HOLDING_REGISTERS, Function.READ_INPUT_REGISTERS}
+READS = _PURE_READS | {Function.READ_WRITE_REGISTERS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +163,10 @@ def decode_request(pdu: bytes) -> Request:
     raises FrameShort - more bytes needed; RequestWrong - unknown function, wrong length, or counts beyond the limits
     """
     function = _function_of(pdu)
+    if function in _PURE_READS:
+        address, count = struct.unpack(">HH", _request_of(pdu, 5)[1:5])
+        _check_range(function, address, count, limit_of(function))
+        return Request(function, address, count)
     if function in {Function.WRITE_SINGLE_COIL, Function.WRITE_SINGLE_REGISTER}:
         (address,) = struct.unpack(">H", _request_of(pdu, 5)[1:3])
         if function == Function.WRITE_SINGLE_COIL and pdu[3:5] not in {b"\xff\x00", b"\x00\x00"}:
@@ -174,13 +179,10 @@ def decode_request(pdu: bytes) -> Request:
         address, count, write_address, words, size = struct.unpack(">HHHHB", _at_least(pdu, 10)[1:10])
         _check_range(function, write_address, words, READ_WRITE_REGISTERS_MAX)
         request = Request(function, address, count, _data(pdu, 10, size, 2 * words), write_address)
-    elif function in {Function.WRITE_MULTIPLE_COILS, Function.WRITE_MULTIPLE_REGISTERS}:
+    else:
         address, count, size = struct.unpack(">HHB", _at_least(pdu, 6)[1:6])
         expected = (count + 7) // 8 if function == Function.WRITE_MULTIPLE_COILS else 2 * count
         request = Request(function, address, count, _data(pdu, 6, size, expected))
-    else:
-        address, count = struct.unpack(">HH", _request_of(pdu, 5)[1:5])
-        request = Request(function, address, count)
     _check_range(function, request.address, request.count, limit_of(function))
     return request
 

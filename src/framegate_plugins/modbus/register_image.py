@@ -8,7 +8,7 @@ except for texts and for tags that turn good or bad. What a value and a quality 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +42,14 @@ class Refused(Exception):
         self.exception = exception
 
 
+class _Table(NamedTuple):
+    """One of the four tables in its buffer. first: place of its first address; access: of each address there"""
+
+    first: int
+    access: bytearray
+    is_bits: bool
+
+
 class RegisterImage:
     """What a master reads.
 
@@ -53,7 +61,8 @@ class RegisterImage:
         self._policy = options.quality
         self._registers = bytearray(2 * 2 * ADDRESSES)
         self._bits = bytearray(2 * ADDRESSES)
-        self._access = {is_bits: bytearray([_GAP]) * (2 * ADDRESSES) for is_bits in (False, True)}
+        access = {is_bits: bytearray([_GAP]) * (2 * ADDRESSES) for is_bits in (False, True)}
+        self._tables = {area: _Table(_FIRST[area], access[area.is_bits], area.is_bits) for area in Area}
         self._not_ready = {is_bits: bytearray(2 * ADDRESSES) for is_bits in (False, True)}  # tags per address
         count = len(entries.entries)
         self.status: UInt32Column = np.full(count, Quality.BAD_WAITING_FOR_INITIAL_DATA, np.uint32)
@@ -74,19 +83,20 @@ class RegisterImage:
 
     def _open_extents(self, options: BridgeOptions) -> None:
         """Let be read what is shown, and the gaps between if the row says so."""
-        for area in Area:
-            access, first = self._access[area.is_bits], _FIRST[area]
+        for area, (first, access, _) in self._tables.items():
             extent = self._map.extent(area)
             if options.gaps is Gaps.ZERO and extent:
                 access[first + extent.start : first + extent.stop] = bytes(len(extent))
         for entry in self._map.entries:
             if entry.is_readable:
-                first = _FIRST[entry.point.area] + entry.point.offset
-                self._access[entry.point.area.is_bits][first : first + entry.point.count] = bytes(entry.point.count)
+                table, count = self._tables[entry.point.area], entry.point.count
+                first = table.first + entry.point.offset
+                table.access[first : first + count] = bytes(count)
         if options.quality is QualityPolicy.REGISTER:
-            first, count = _FIRST[Area.INPUT_REGISTERS] + options.quality_from, len(self._map.entries)
+            table, count = self._tables[Area.INPUT_REGISTERS], len(self._map.entries)
+            first = table.first + options.quality_from
             self._quality = np.frombuffer(self._registers, ">u2")[first : first + count]
-            self._access[False][first : first + count] = bytes(count)
+            table.access[first : first + count] = bytes(count)
 
     # -- masters --------------------------------------------------------------------------------------------------
 
@@ -95,11 +105,11 @@ class RegisterImage:
 
         raises Refused - 02 an address that is not shown; 0B a tag that is bad, or was never read
         """
-        first = _FIRST[area] + offset
-        access = self._access[area.is_bits]
+        start, access, is_bits = self._tables[area]
+        first = start + offset
         if not access.startswith(_ALL_SHOWN[:count], first):
             raise Refused(ILLEGAL_ADDRESS if _GAP in access[first : first + count] else GATEWAY_SILENCE)
-        if area.is_bits:
+        if is_bits:
             return np.packbits(np.frombuffer(self._bits, np.uint8, count, first), bitorder="little").tobytes()
         return bytes(self._registers[2 * first : 2 * (first + count)])
 
@@ -171,9 +181,8 @@ class RegisterImage:
         """Open or close the addresses of a tag; one that several tags share is open when all of them are ready."""
         if not entry.is_readable:
             return
-        is_bits = entry.point.area.is_bits
-        access, not_ready = self._access[is_bits], self._not_ready[is_bits]
-        first = _FIRST[entry.point.area]
+        first, access, is_bits = self._tables[entry.point.area]
+        not_ready = self._not_ready[is_bits]
         for address in range(first + entry.point.offset, first + entry.point.end):
             not_ready[address] += -1 if is_ready else 1
             access[address] = _NOT_READY if not_ready[address] else _SHOWN

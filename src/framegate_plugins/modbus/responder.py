@@ -47,7 +47,7 @@ class Responder:
             return self._identification.answer(pdu)
         try:
             request = decode_request(pdu)
-            area = _AREA.get(request.function)
+            area = _AREA.get(pdu[0])
             if area is not None:
                 return encode_answer(request, self._image.read(area, request.address, request.count))
             if request.function == Function.READ_WRITE_REGISTERS:

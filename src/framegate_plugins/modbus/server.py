@@ -26,6 +26,7 @@ from framegate_plugins.modbus.bridge_options import BridgeOptions
 from framegate_plugins.modbus.bridge_writes import Writes
 from framegate_plugins.modbus.codec import DEVICE_BUSY, PATH_UNAVAILABLE, encode_exception
 from framegate_plugins.modbus.framing import Frame, Framing
+from framegate_plugins.modbus.request_rate import Bucket, RequestRate
 from framegate_plugins.modbus.responder import Pending, Responder
 
 FRAMES_PER_TURN: Final = 32
@@ -74,6 +75,7 @@ class Server:
         self.clients: set[Client] = set()
         self.tasks: set[asyncio.Task[None]] = set()
         self._peers: Counter[str] = Counter()
+        self._rate = RequestRate(options.limits.requests_per_s)
         self._on_refused = on_refused
         self._watch: asyncio.TimerHandle | None = None
 
@@ -96,9 +98,11 @@ class Server:
         counts = self.counts
         return BridgeHealth(len(self.clients), counts.requests, counts.writes, counts.refused)
 
-    def admit(self, client: Client, line: OpenLine) -> bool:
+    def admit(self, client: Client, line: OpenLine, bucket: Bucket) -> bool:
         """Whether there is room for one more client, and for one more of its host."""
         limits = self.options.limits
+        if line.peer and bucket.left(asyncio.get_running_loop().time()) <= 0:
+            return self.refuse(line.peer, f"more than requests_per_s, {limits.requests_per_s}, came from this host")
         if len(self.clients) >= limits.clients:
             return self.refuse(
                 line.peer, f"{limits.clients} clients are connected, the most that option clients allows"
@@ -108,7 +112,12 @@ class Server:
             return self.refuse(line.peer, text)
         self.clients.add(client)
         self._peers[line.peer] += 1
+        bucket.users += 1
+        bucket.spend()
         return True
+
+    def bucket(self, peer: str) -> Bucket:
+        return self._rate.bucket(peer, asyncio.get_running_loop().time())
 
     def refuse(self, peer: str, reason: str) -> bool:
         """Count and tell that somebody was turned away; False."""
@@ -116,7 +125,8 @@ class Server:
         self._on_refused(peer, reason)
         return False
 
-    def forget(self, client: Client, peer: str) -> None:
+    def forget(self, client: Client, peer: str, bucket: Bucket) -> None:
+        bucket.users -= 1
         self.clients.discard(client)
         self._peers[peer] -= 1
         if self._peers[peer] <= 0:
@@ -126,6 +136,7 @@ class Server:
         now = asyncio.get_running_loop().time()
         for client in list(self.clients):
             client.look(now)
+        self._rate.tidy(now)
         self._watch = asyncio.get_running_loop().call_later(WATCH_S, self._look)
 
 
@@ -146,15 +157,15 @@ class Client:
         self._is_paused = False
         self._next: asyncio.Handle | None = None
         self._writing = 0
-        self._tokens = float(self._limits.requests_per_s)
-        self._heard = self._refilled = self._taken = self._loop.time()
+        self._heard = self._taken = self._loop.time()
         self._begun = 0.0  # when the frame began that is not whole yet; 0: none
 
     # -- the line -------------------------------------------------------------------------------------------------
 
     def line_made(self, line: Line) -> None:
         open_line = cast(OpenLine, line)  # a listener makes nothing else
-        if not self._server.admit(self, open_line):
+        self._bucket = self._server.bucket(open_line.peer)
+        if not self._server.admit(self, open_line, self._bucket):
             line.close()
             return
         self._line, self._peer = open_line, open_line.peer
@@ -205,7 +216,7 @@ class Client:
         """Forget the line, and what came on it."""
         line, self._line = self._line, None
         assert line is not None
-        self._server.forget(self, self._peer)
+        self._server.forget(self, self._peer, self._bucket)
         self._inbox = b""
         self._frames.clear()
         if self._next is not None:
@@ -253,10 +264,7 @@ class Client:
             return 0
         if self._is_bus:
             return FRAMES_PER_TURN
-        now, rate = self._loop.time(), self._limits.requests_per_s
-        self._tokens = min(float(rate), self._tokens + (now - self._refilled) * rate)
-        self._refilled = now
-        return int(self._tokens)
+        return self._bucket.left(self._loop.time())
 
     def _decode(self) -> bool:
         """Frames of the next piece of the inbox; False when it is empty, or holds no Modbus."""
@@ -290,7 +298,7 @@ class Client:
 
     def _answer(self, frame: Frame) -> bytes:
         """Frame to send for a request; b"" for none, or for one that comes later."""
-        self._tokens -= 1
+        self._bucket.spend()
         is_broadcast = not self._framing.has_ids and frame.unit == _BROADCAST
         if not is_broadcast and frame.unit != self._server.options.unit:
             if not self._framing.has_ids:

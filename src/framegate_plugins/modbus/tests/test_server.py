@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import struct
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -39,16 +41,22 @@ async def test_clients_beyond_the_limit_are_turned_away_and_told(tmp_path: Path)
         assert await (await trial.connect()).ask(READ_A) == A_IS_5
 
 
+@asynccontextmanager
+async def elsewhere(trial: BridgeTrial) -> AsyncIterator[Master]:
+    """A master on another host."""
+    master = Master(*await asyncio.open_connection("127.0.0.1", trial.port, local_addr=("127.0.0.2", 0)))
+    yield master
+    await master.close()
+
+
 async def test_one_host_cannot_take_every_connection(tmp_path: Path) -> None:
     async with BridgeTrial(ROWS, {"clients_per_peer": 1}, home=tmp_path) as trial:
         trial.show(a=5)
         masters = [await trial.connect() for _ in range(2)]
         assert await masters[0].ask(READ_A) == A_IS_5
         assert await masters[1].hung_up() == b""
-        reader, writer = await asyncio.open_connection("127.0.0.1", trial.port, local_addr=("127.0.0.2", 0))
-        other = Master(reader, writer)
-        assert await other.ask(READ_A) == A_IS_5
-        await other.close()
+        async with elsewhere(trial) as other:
+            assert await other.ask(READ_A) == A_IS_5
 
 
 @pytest.mark.parametrize("sent", [b"\0", b"\0\1\0\0\0\6\1\3\0\0\0"])
@@ -129,14 +137,32 @@ async def test_client_that_takes_no_answers_is_hung_up_on(tmp_path: Path, monkey
 async def test_requests_beyond_the_rate_wait_and_are_answered(tmp_path: Path) -> None:
     async with BridgeTrial(ROWS, {"requests_per_s": 50}, home=tmp_path) as trial:
         trial.show(a=5)
-        hasty, calm = await trial.connect(), await trial.connect()
+        hasty = await trial.connect()
         loop = asyncio.get_running_loop()
         began = loop.time()
         for _ in range(80):
             hasty.say(READ_A)
-        assert await calm.ask(READ_A) == A_IS_5
+        async with elsewhere(trial) as calm:
+            assert await calm.ask(READ_A) == A_IS_5
         assert [await hasty.hear() for _ in range(80)] == [(number, 1, A_IS_5) for number in range(1, 81)]
         assert loop.time() - began > 0.5, "30 of them waited for their turn"
+
+
+async def test_host_that_connects_anew_is_not_faster(tmp_path: Path) -> None:
+    async with BridgeTrial(ROWS, {"requests_per_s": 20}, home=tmp_path) as trial:
+        trial.show(a=5)
+        answers = 0
+        for _ in range(10):
+            master = await trial.connect()
+            for _ in range(20):
+                master.say(READ_A)
+            with contextlib.suppress(asyncio.IncompleteReadError, OSError, TimeoutError):
+                async with asyncio.timeout(0.05):
+                    while True:
+                        await master.hear()
+                        answers += 1
+            await master.close()
+        assert 15 <= answers <= 40
 
 
 async def test_pipelined_requests_are_answered_each_with_its_id(tmp_path: Path) -> None:
