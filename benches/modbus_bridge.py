@@ -144,9 +144,9 @@ async def pymodbus_server() -> AsyncIterator[int]:
 
     logging.disable()  # it tells everything that was under way when a client leaves
     device = SimDevice(1, [SimData(0, count=1000, values=0, datatype=DataType.REGISTERS)])
-    server = ModbusTcpServer(device, address=("127.0.0.1", 0))
+    server: Any = ModbusTcpServer(device, address=("127.0.0.1", 0))
     await server.serve_forever(background=True)
-    yield server.transport.sockets[0].getsockname()[1]  # type: ignore[union-attr]
+    yield server.transport.sockets[0].getsockname()[1]
     await server.shutdown()
 
 
