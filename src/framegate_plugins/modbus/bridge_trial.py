@@ -82,6 +82,11 @@ class TrialDesk:
             pass
         return self._records.get(id)
 
+    def forget(self) -> None:
+        """Drop what was asked for, where there is a lot of it."""
+        self.submissions.clear()
+        self._records.clear()
+
     async def release(self, tag: str) -> None:
         """Settle what was held of a tag."""
         async with self._moved:
