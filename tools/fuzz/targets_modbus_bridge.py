@@ -71,7 +71,7 @@ class _Line:
         self.is_open = False
 
 
-def _untold(peer: str, reason: str) -> None:
+def _untold(*_: object) -> None:
     """What is refused is of no interest here."""
 
 
@@ -111,7 +111,7 @@ def _server(framing: str) -> Target:
 
     def run(case: bytes) -> Hashable:
         """A client of the bridge, until it is hung up on or has been answered."""
-        server = Server(options, FRAMINGS[framing], responder, Writes(TrialDesk(), 1.0), _untold)
+        server = Server(options, FRAMINGS[framing], responder, Writes(TrialDesk(), 1.0), _untold, _untold)
         client, line = Client(server), _Line()
         client.line_made(cast(OpenLine, line))
         for piece in pieces(case):

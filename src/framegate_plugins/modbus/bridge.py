@@ -10,6 +10,7 @@ that nobody has to type it into a master.
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from framegate.contract.bridge import BridgeContext, BridgeHealth, BridgeTag, ServerTls
-from framegate.contract.errors import Misconfigured
+from framegate.contract.errors import Misconfigured, NotConnected
 from framegate.contract.frame import Batch
 from framegate.endpoint.endpoint import TlsVersion
 from framegate.endpoint.listen import listen
@@ -38,6 +39,8 @@ from framegate_plugins.modbus.server import Server
 
 TURNED_AWAY_MAX: Final = 16
 """Connections beyond the limit that are open while they are being turned away."""
+REOPEN_S: Final = 2.0
+"""How often a lost serial port is looked for."""
 REFUSALS_LOG_S: Final = 10.0
 """Refusals are told at most so often."""
 REVISION: Final = "1"
@@ -53,6 +56,8 @@ class ModbusBridge:
         self._server: Server | None = None
         self._listener: Listener | None = None
         self._context: BridgeContext | None = None
+        self._reopening: asyncio.Task[None] | None = None
+        self._is_closed = False
         self._told = -REFUSALS_LOG_S
 
     @property
@@ -68,18 +73,21 @@ class ModbusBridge:
         self._context = context
         entries = register_map(context.tags, options)
         framing = _framing(options.framing, context)
-        tls = await _tls(context)
         self._image = RegisterImage(entries, options)
         responder = Responder(entries, self._image, Identification(REVISION, context.gateway, context.name))
         writes = Writes(context.commands, options.write_timeout_s)
-        self._server = server = Server(options, framing, responder, writes, self._tell_refused)
-        is_datagram = context.url.startswith("udp")
-        clients_max = options.limits.clients + (0 if is_datagram else TURNED_AWAY_MAX)
-        self._listener = await listen(context.url, server.make_client, tls, clients_max=clients_max)
+        self._server = server = Server(options, framing, responder, writes, self._tell_refused, self._on_bus_lost)
+        await self._listen(context, server)
         server.start()
         await self._write_map(context, entries)
+
+    async def _listen(self, context: BridgeContext, server: Server) -> None:
+        limits, is_datagram = self._options.limits, context.url.startswith("udp")
+        tls = await _tls(context)
+        clients_max = limits.clients + (0 if is_datagram else TURNED_AWAY_MAX)
+        self._listener = await listen(context.url, server.make_client, tls, clients_max=clients_max)
         context.log.info(
-            "modbus_bridge_serves", bridge=context.name, url=self.url, unit=options.unit, tags=len(context.tags)
+            "modbus_bridge_serves", bridge=context.name, url=self.url, unit=self._options.unit, tags=len(context.tags)
         )
 
     def update(self, batches: Sequence[Batch]) -> None:
@@ -90,10 +98,29 @@ class ModbusBridge:
         return BridgeHealth() if self._server is None else self._server.health()
 
     async def close(self) -> None:
+        self._is_closed = True
+        if self._reopening is not None:
+            self._reopening.cancel()
+            await asyncio.gather(self._reopening, return_exceptions=True)
         if self._listener is not None:
             await self._listener.close()
         if self._server is not None:
             await self._server.stop()
+
+    def _on_bus_lost(self, error: NotConnected) -> None:
+        """A serial adapter was pulled: nobody connects anew by himself there."""
+        context, server = self._context, self._server
+        if not self._is_closed and context is not None and server is not None:
+            context.log.warning("modbus_bus_lost", bridge=context.name, reason=error.text)
+            self._reopening = asyncio.get_running_loop().create_task(self._reopen(context, server))
+
+    async def _reopen(self, context: BridgeContext, server: Server) -> None:
+        if self._listener is not None:
+            await self._listener.close()
+        while True:
+            await asyncio.sleep(REOPEN_S)
+            with suppress(Misconfigured):  # not there yet
+                return await self._listen(context, server)
 
     async def _write_map(self, context: BridgeContext, entries: RegisterMap) -> None:
         """Put the map where people find it; a full disk keeps nobody from reading registers."""

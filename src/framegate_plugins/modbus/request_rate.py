@@ -29,9 +29,9 @@ class Bucket:
         self._filled = now
         return int(self._tokens)
 
-    def spend(self) -> None:
-        """One request, or one connection."""
-        self._tokens -= 1.0
+    def spend(self, requests: float = 1.0) -> None:
+        """A request, a connection, or bytes that cost as much."""
+        self._tokens -= requests
 
     def is_idle(self, now: float) -> bool:
         """Nobody uses it, and it says no more than a new one."""

@@ -32,6 +32,8 @@ from framegate_plugins.modbus.responder import Pending, Responder
 FRAMES_PER_TURN: Final = 32
 PIECE_BYTES: Final = 512
 """Bytes of an inbox that are looked at together: at most 64 frames."""
+REQUEST_BYTES_MIN: Final = 8
+"""So many bytes that are no frame cost a host as much as a request: to find that out is work, too."""
 DATAGRAM_BYTES_MAX: Final = 1_024
 ANSWERS_BYTES_MAX: Final = 64 * 1024
 """Answers that a client has not taken yet; nothing more is answered beyond."""
@@ -69,6 +71,7 @@ class Server:
         responder: Responder,
         writes: Writes,
         on_refused: Callable[[str, str], None],
+        on_bus_lost: Callable[[NotConnected], None],
     ) -> None:
         self.options, self.framing, self.responder, self.writes = options, framing, responder, writes
         self.counts = Counts()
@@ -77,6 +80,7 @@ class Server:
         self._peers: Counter[str] = Counter()
         self._rate = RequestRate(options.limits.requests_per_s)
         self._on_refused = on_refused
+        self.on_bus_lost = on_bus_lost
         self._watch: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
@@ -174,6 +178,8 @@ class Client:
     def line_lost(self, error: NotConnected) -> None:
         if self._line is not None:
             self._leave()
+            if self._is_bus:
+                self._server.on_bus_lost(error)
 
     def data_received(self, data: bytes) -> None:
         now = self._loop.time()
@@ -231,19 +237,18 @@ class Client:
         return self._writing > 0 and not self._framing.has_ids
 
     def _serve(self) -> None:
-        """Answer what has come, some frames of it, and come back for the rest."""
+        """Answer what has come, one piece of it, and come back for the rest."""
         self._next = None
         line = self._line
         if line is None:
             return
         answers: list[bytes] = []
         budget = min(FRAMES_PER_TURN, self._allowance(line))
-        while budget > 0 and not self._has_to_wait():
-            if not self._frames and not self._decode():
-                break
-            if self._frames:
-                answers.append(self._answer(self._frames.popleft()))
-                budget -= 1
+        if budget > 0 and not self._frames:
+            self._decode()
+        while self._frames and budget > 0 and not self._has_to_wait():
+            answers.append(self._answer(self._frames.popleft()))
+            budget -= 1
         self._send(b"".join(answers))
         if self._frames or self._inbox:
             self._pause(line)
@@ -266,35 +271,34 @@ class Client:
             return FRAMES_PER_TURN
         return self._bucket.left(self._loop.time())
 
-    def _decode(self) -> bool:
-        """Frames of the next piece of the inbox; False when it is empty, or holds no Modbus."""
-        if not self._inbox:
-            return False
+    def _decode(self) -> None:
+        """Take the frames of the inbox's next piece; hang up where it holds no Modbus."""
         piece, self._inbox = self._inbox[:PIECE_BYTES], self._inbox[PIECE_BYTES:]
+        skipped = self._decoder.skipped
         try:
             frames = self._decoder.feed(piece)
         except FrameBroken as error:
-            return self._lose_track(error.text)
+            self._lose_track(error.text)
+            return
+        finally:
+            self._bucket.spend((self._decoder.skipped - skipped) / REQUEST_BYTES_MIN)
         if self._framing.has_ids and self._decoder.skipped:
             # No check sum: what looks like a request behind lost bytes may be data of another one.
-            return self._lose_track("bytes that are no Modbus TCP frame")
+            self._lose_track("bytes that are no Modbus TCP frame")
+            return
         self._frames.extend(frames)
         if not self._decoder.rest:
             self._begun = 0.0
         elif self._frames or not self._begun:
             self._begun = self._loop.time()
-        return True
 
-    def _lose_track(self, reason: str) -> bool:
-        """Begin anew on a line that nobody can be hung up on; returns whether to go on."""
+    def _lose_track(self, reason: str) -> None:
+        """Hang up; begin anew where there is nobody to hang up on."""
         self._decoder = self._framing.requests()
-        if self._is_bus:
-            return True
         if self._line is not None and self._line.is_datagram:
             self._inbox = b""
-        else:
+        elif not self._is_bus:
             self._hang_up(reason)
-        return False
 
     def _answer(self, frame: Frame) -> bytes:
         """Frame to send for a request; b"" for none, or for one that comes later."""

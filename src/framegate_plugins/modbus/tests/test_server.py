@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -15,7 +16,7 @@ import trustme
 from framegate.contract.bridge import ServerTls
 from framegate.contract.command import Write
 from framegate.contract.errors import Misconfigured
-from framegate_plugins.modbus import server
+from framegate_plugins.modbus import bridge, server
 from framegate_plugins.modbus.bridge_trial import BridgeTrial, Master
 from framegate_plugins.modbus.framing import Rtu
 from framegate_plugins.modbus.trial import Trial, bound_tags, values_in
@@ -251,13 +252,36 @@ async def test_broadcast_is_written_and_never_answered(tmp_path: Path) -> None:
     [("udp://127.0.0.1:0", "tcp"), ("tcp://127.0.0.1:0", "ascii"), ("tcp://127.0.0.1:0", "rtu"), ("memory://m", "tcp")],
 )
 async def test_driver_reads_and_writes_on_other_lines(trial: Trial, url: str, framing: str, tmp_path: Path) -> None:
-    async with BridgeTrial(ROWS, {"framing": framing}, home=tmp_path, url=url) as bridge:
-        await _read_and_write(trial, bridge, bridge.bridge.url, framing)
+    async with BridgeTrial(ROWS, {"framing": framing}, home=tmp_path, url=url) as shown:
+        await _read_and_write(trial, shown, shown.bridge.url, framing)
 
 
 async def test_driver_reads_and_writes_on_a_serial_cable(trial: Trial, cable: tuple[str, str], tmp_path: Path) -> None:
-    async with BridgeTrial(ROWS, home=tmp_path, url=f"serial://{cable[0]}?baud=19200") as bridge:
-        await _read_and_write(trial, bridge, f"serial://{cable[1]}?baud=19200", "rtu")
+    async with BridgeTrial(ROWS, home=tmp_path, url=f"serial://{cable[0]}?baud=19200") as shown:
+        await _read_and_write(trial, shown, f"serial://{cable[1]}?baud=19200", "rtu")
+
+
+async def test_serial_port_that_was_gone_is_served_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bridge, "REOPEN_S", 0.05)
+    port = tmp_path / "port"
+    far, near = os.openpty()
+    port.symlink_to(os.ttyname(near))
+    async with BridgeTrial(ROWS, home=tmp_path, url=f"serial://{port}") as trial:
+        trial.show(a=5)
+        os.close(near)
+        os.close(far)
+        await gone(trial, 0)
+        port.unlink()
+        far, near = os.openpty()
+        port.symlink_to(os.ttyname(near))
+        async with asyncio.timeout(DEADLINE_S):
+            while not trial.bridge.health().clients:  # noqa: ASYNC110 - a port, nobody tells of it
+                await asyncio.sleep(0.01)
+        os.write(far, Rtu().wrap(0, 1, READ_A))
+        assert await asyncio.to_thread(os.read, far, 256) == Rtu().wrap(0, 1, A_IS_5)
+        assert trial.log.getvalue().count("modbus_bus_lost") == 1
+    os.close(near)
+    os.close(far)
 
 
 async def test_tls_lets_in_whom_the_ca_knows(trial: Trial, tmp_path: Path) -> None:
@@ -269,18 +293,18 @@ async def test_tls_lets_in_whom_the_ca_knows(trial: Trial, tmp_path: Path) -> No
         issued.cert_chain_pems[0].write_to_path(str(files[cert]))
         issued.private_key_pem.write_to_path(str(files[key]))
     tls = ServerTls("cert.pem", "key.pem", "ca.pem", minimum="1.3")
-    async with BridgeTrial(ROWS, home=tmp_path, url="tls+tcp://127.0.0.1:0", tls=tls) as bridge:
+    async with BridgeTrial(ROWS, home=tmp_path, url="tls+tcp://127.0.0.1:0", tls=tls) as shown:
         own = {"ca": str(files["ca"]), "cert": str(files["client"]), "key": str(files["client_key"])}
-        await _read_and_write(trial, bridge, bridge.bridge.url, "tcp", tls=own)
+        await _read_and_write(trial, shown, shown.bridge.url, "tcp", tls=own)
 
 
-async def _read_and_write(trial: Trial, bridge: BridgeTrial, url: str, framing: str, **row: object) -> None:
-    bridge.show(a=5, b=-6)
+async def _read_and_write(trial: Trial, shown: BridgeTrial, url: str, framing: str, **row: object) -> None:
+    shown.show(a=5, b=-6)
     driver = await trial.open(url, {"framing": framing}, **row)
     tags = bound_tags("hr:0 int16", "hr:1 int16")
     assert values_in(await driver.read(driver.plan(tags))) == {0: 5, 1: -6}
     await driver.write([Write(tag.id, 70 + tag.id) for tag in tags])
-    assert bridge.desk.written == [("a", 70), ("b", 71)]
+    assert shown.desk.written == [("a", 70), ("b", 71)]
 
 
 @pytest.mark.parametrize(
