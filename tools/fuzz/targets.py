@@ -6,11 +6,14 @@ from collections.abc import Mapping, Sequence
 
 from tools.fuzz.target import Target
 from tools.fuzz.targets_modbus import TARGETS as MODBUS
+from tools.fuzz.targets_modbus_bridge import TARGETS as MODBUS_BRIDGE
 from tools.fuzz.targets_mqtt import TARGETS as MQTT
 from tools.fuzz.targets_mqtt_commands import TARGETS as MQTT_COMMANDS
 from tools.fuzz.targets_store import TARGETS as STORE
 from tools.fuzz.targets_tables import TARGETS as TABLES
 from tools.fuzz.targets_tables import WORDS as TABLE_WORDS
 
-TARGETS: Mapping[str, Target] = {target.name: target for target in (*MODBUS, *MQTT, *MQTT_COMMANDS, *STORE, *TABLES)}
+TARGETS: Mapping[str, Target] = {
+    target.name: target for target in (*MODBUS, *MODBUS_BRIDGE, *MQTT, *MQTT_COMMANDS, *STORE, *TABLES)
+}
 WORDS: Mapping[str, Sequence[bytes]] = {target.name: TABLE_WORDS for target in TABLES}

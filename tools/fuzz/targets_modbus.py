@@ -89,7 +89,7 @@ def _answers(framing: str) -> Target:
         frames = [wire.wrap(number, 1, pdu) for number, pdu in enumerate(pdus)]
         return [_WHOLE + frame for frame in frames] + [_TORN + b"".join(frames)]
 
-    return Target(f"modbus-{framing}-answers", run, (FrameBroken,), seeds, _SEALS[framing])
+    return Target(f"modbus-{framing}-answers", run, (FrameBroken,), seeds, SEALS[framing])
 
 
 def _requests(framing: str) -> Target:
@@ -109,7 +109,7 @@ def _requests(framing: str) -> Target:
                     shapes.append(error.stable_code)
         return framing, tuple(shapes[:4]), min(decoder.skipped, 2)
 
-    return Target(f"modbus-{framing}-requests", run, (FrameBroken,), lambda: _request_seeds(framing), _SEALS[framing])
+    return Target(f"modbus-{framing}-requests", run, (FrameBroken,), lambda: _request_seeds(framing), SEALS[framing])
 
 
 def _data_bytes(request: Request) -> int:
@@ -151,7 +151,7 @@ def _client(framing: str) -> Target:
         run_of_answers = b"".join(wire.wrap(number, 1, pdu) for number, pdu in enumerate(pdus[:4], 1))
         return [*frames, bytes((140,)) + run_of_answers, bytes((10,)) + run_of_answers]
 
-    return Target(f"modbus-{framing}-client", run, (), seeds, _SEALS[framing])
+    return Target(f"modbus-{framing}-client", run, (), seeds, SEALS[framing])
 
 
 _TALKS: dict[str, type[Talk]] = {"tcp": MbapTalk, "rtu": RtuTalk, "ascii": AsciiTalk}
@@ -168,7 +168,7 @@ def _server(framing: str) -> Target:
             talk.data_received(piece)
         return framing, min(line.written, 99), min(len(talk.rest), 9)
 
-    return Target(f"modbus-{framing}-server", run, (), lambda: _request_seeds(framing), _SEALS[framing])
+    return Target(f"modbus-{framing}-server", run, (), lambda: _request_seeds(framing), SEALS[framing])
 
 
 # -- check sums --------------------------------------------------------------------------------------------------
@@ -194,7 +194,7 @@ def _ascii_sealed(case: bytes, dice: Random) -> bytes:
     return case[:1] + b":" + (body + bytes((lrc(body),))).hex().upper().encode() + b"\r\n"
 
 
-_SEALS: dict[str, Seal] = {"tcp": _mbap_sealed, "rtu": _rtu_sealed, "ascii": _ascii_sealed}
+SEALS: dict[str, Seal] = {"tcp": _mbap_sealed, "rtu": _rtu_sealed, "ascii": _ascii_sealed}
 TARGETS: Sequence[Target] = [
     make(framing) for make in (_answers, _requests, _client, _server) for framing in ("tcp", "rtu", "ascii")
 ]

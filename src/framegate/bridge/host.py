@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import socket
 import sys
 from collections import deque
@@ -55,6 +56,7 @@ UNSENT_BYTES_MAX = 1 << 20
 STDERR_LINES = 20
 """The last words of a process that died."""
 STDERR_LINE_BYTES = 400
+EVENT = re.compile(r"[a-z][a-z0-9_]{2,63}")
 MODULE = "framegate.bridge.process"
 PARENT = "EDGE_PARENT_PID"
 
@@ -200,9 +202,9 @@ class BridgeHost:
             self.health = said.health
             self._meters.report(said.health, said.rss_bytes)
         elif isinstance(said, Line):
-            values = {key: value for key, value in said.values.items() if key not in {"bridge", "text"}}
-            tell = self._log.warning if said.level in {"warning", "error"} else self._log.info
-            tell("bridge_says", bridge=self.name, text=said.event, **values)
+            tell = {"warning": self._log.warning, "error": self._log.error}.get(said.level, self._log.info)
+            event = said.event if EVENT.fullmatch(said.event) else "bridge_says"
+            tell(event, **{**said.values, "bridge": self.name})
         elif isinstance(said, Submit | Wait):
             if clerk is None:
                 raise FrameBroken(f"bridge {self.name}: a write before it serves")

@@ -159,7 +159,11 @@ class _Log:
     def next_period(self) -> None:
         lines, self._lines = self._lines, 0
         if lines > LINES_PER_REPORT_MAX:
-            self._send(Line("warning", "log lines left out", {"lines": lines - LINES_PER_REPORT_MAX}))
+            self._send(
+                Line(
+                    "warning", "bridge_says", {"text": "log lines were left out", "lines": lines - LINES_PER_REPORT_MAX}
+                )
+            )
 
     def debug(self, event: str, **values: Any) -> None:
         """Not told."""
@@ -188,7 +192,7 @@ class _Handler(logging.Handler):
         self._log = log
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._log.warning(record.getMessage()[:400], logger=record.name)
+        self._log.warning("bridge_says", text=record.getMessage()[:400], logger=record.name)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,11 @@ class OpenLine(Line, Protocol):
     """A line as the pool, listeners and decorators see it.
 
     silence_s  silence that ends a frame on a serial line; 0 elsewhere
+    peer       host of the remote, for limits per peer; "" where there is none (serial, memory)
     """
+
+    @property
+    def peer(self) -> str: ...
 
     @property
     def silence_s(self) -> float: ...
@@ -72,6 +76,7 @@ class BaseLine:
 
     is_datagram = False
     silence_s = 0.0
+    peer = ""
 
     def __init__(self, setup: LineSetup) -> None:
         self._setup = setup
@@ -145,6 +150,10 @@ class Between:
     @property
     def is_datagram(self) -> bool:
         return self.line.is_datagram
+
+    @property
+    def peer(self) -> str:
+        return self.line.peer
 
     @property
     def silence_s(self) -> float:

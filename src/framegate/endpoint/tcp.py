@@ -62,6 +62,8 @@ class StreamLine(BaseLine, asyncio.Protocol):
         for level, option, value in _OPTIONS:
             peer.setsockopt(level, option, value)
         self._peer = None if self.is_tls else peer
+        address = transport.get_extra_info("peername")
+        self.peer = str(address[0]) if address else ""  # none where it has gone already
         self._transport.set_write_buffer_limits(high=self._setup.write_buffer_bytes_max, low=0)
         self._setup.owner.line_made(self)
 

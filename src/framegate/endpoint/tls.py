@@ -67,6 +67,7 @@ def server_context(
     key: Path | None = None,
     *,
     ca: Path | None = None,
+    password: str = "",
     minimum: TlsVersion = TlsVersion.TLS_1_2,
     highest: TlsVersion = TlsVersion.TLS_1_3,
     alpn: Sequence[str] = (),
@@ -78,7 +79,7 @@ def server_context(
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = _VERSIONS[minimum]
     context.maximum_version = _VERSIONS[highest]
-    context.load_cert_chain(cert, key, lambda: "")
+    context.load_cert_chain(cert, key, lambda: password)
     if ca is not None:
         context.verify_mode = ssl.CERT_REQUIRED
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN

@@ -131,6 +131,7 @@ class _ServerLine(DatagramLine):
         super().__init__(setup)
         self._transport = transport
         self._address = address
+        self.peer = address[0]
         setup.owner.line_made(self)
 
 

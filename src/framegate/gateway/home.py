@@ -5,7 +5,8 @@ HOME/plugins/   packaged plugins
 HOME/rules/     rule sets
 HOME/access/    tokens.json, audit.jsonl and its elder files; for the gateway's user only
 HOME/bridges/   a folder per bridge: its certificates, trust lists, exported maps
-HOME/data/      the durable log, models that came from a registry, what plugins keep (private/PLUGIN)
+HOME/private/   a folder per plugin: what it keeps for its devices, such as certificates and trust lists
+HOME/data/      the durable log, and models that came from a registry
 HOME/run/       edge.sock, edge.pid
 """
 
@@ -59,7 +60,7 @@ class Home:
 
     def private(self, plugin: str) -> Path:
         """What a plugin keeps for its devices: certificates, trust lists."""
-        return self.data / "private" / plugin
+        return self.root / "private" / plugin
 
     @property
     def access(self) -> Path:

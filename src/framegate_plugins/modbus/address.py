@@ -31,11 +31,11 @@ class Area(Enum):
 
     @property
     def is_bits(self) -> bool:
-        return self in {Area.COILS, Area.DISCRETE_INPUTS}
+        return self is Area.COILS or self is Area.DISCRETE_INPUTS
 
     @property
     def is_writable(self) -> bool:
-        return self in {Area.COILS, Area.HOLDING_REGISTERS}
+        return self is Area.COILS or self is Area.HOLDING_REGISTERS
 
     @property
     def read_function(self) -> Function:

@@ -44,7 +44,8 @@ class Function(IntEnum):
 
 
 BIT_READS = frozenset({Function.READ_COILS, Function.READ_DISCRETE_INPUTS})
-READS = BIT_READS | {Function.READ_HOLDING_REGISTERS, Function.READ_INPUT_REGISTERS, Function.READ_WRITE_REGISTERS}
+_PURE_READS = BIT_READS | {Function.READ_HOLDING_REGISTERS, Function.READ_INPUT_REGISTERS}
+READS = _PURE_READS | {Function.READ_WRITE_REGISTERS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,8 @@ EXCEPTIONS: dict[int, ExceptionMeaning] = {
     11: ExceptionMeaning("gateway target failed to respond", Quality.BAD_NO_COMMUNICATION, surely_unapplied=False),
 }
 _UNLISTED = ExceptionMeaning("vendor-specific exception", Quality.BAD_UNEXPECTED_ERROR, surely_unapplied=False)
+ILLEGAL_FUNCTION, ILLEGAL_ADDRESS, ILLEGAL_VALUE, DEVICE_FAILURE, DEVICE_BUSY = 1, 2, 3, 4, 6
+PATH_UNAVAILABLE = 10
 PATIENCE_CODES = frozenset({5, 6})  # ask again a little later
 GATEWAY_SILENCE = 11  # the gateway answers, the device behind it does not
 
@@ -110,6 +113,16 @@ class ExceptionReply(DeviceRefused):
         )
         self.exception = exception
         self.surely_unapplied = meaning.surely_unapplied
+
+
+class RequestWrong(FrameBroken):
+    """A whole PDU that is no request of ours; `exception` is the code that a server answers it with (7)."""
+
+    code = "E5002"
+
+    def __init__(self, text: str, exception: int) -> None:
+        super().__init__(text)
+        self.exception = exception
 
 
 def encode_request(request: Request) -> bytes:
@@ -147,28 +160,29 @@ def limit_of(function: Function) -> int:
 def decode_request(pdu: bytes) -> Request:
     """The request that a PDU asks.
 
-    raises FrameShort - more bytes needed; FrameBroken - unknown function, wrong length, or counts beyond the limits
+    raises FrameShort - more bytes needed; RequestWrong - unknown function, wrong length, or counts beyond the limits
     """
     function = _function_of(pdu)
+    if function in _PURE_READS:
+        address, count = struct.unpack(">HH", _request_of(pdu, 5)[1:5])
+        _check_range(function, address, count, limit_of(function))
+        return Request(function, address, count)
     if function in {Function.WRITE_SINGLE_COIL, Function.WRITE_SINGLE_REGISTER}:
-        (address,) = struct.unpack(">H", _exactly(pdu, 5)[1:3])
+        (address,) = struct.unpack(">H", _request_of(pdu, 5)[1:3])
         if function == Function.WRITE_SINGLE_COIL and pdu[3:5] not in {b"\xff\x00", b"\x00\x00"}:
-            raise FrameBroken("function 5 writes a value other than FF00 and 0000", code="E5002")
+            raise RequestWrong("function 5 writes a value other than FF00 and 0000", ILLEGAL_VALUE)
         return Request(function, address, 1, pdu[3:5])
     if function == Function.MASK_WRITE_REGISTER:
-        (address,) = struct.unpack(">H", _exactly(pdu, 7)[1:3])
+        (address,) = struct.unpack(">H", _request_of(pdu, 7)[1:3])
         return Request(function, address, 1, pdu[3:7])
     if function == Function.READ_WRITE_REGISTERS:
         address, count, write_address, words, size = struct.unpack(">HHHHB", _at_least(pdu, 10)[1:10])
         _check_range(function, write_address, words, READ_WRITE_REGISTERS_MAX)
         request = Request(function, address, count, _data(pdu, 10, size, 2 * words), write_address)
-    elif function in {Function.WRITE_MULTIPLE_COILS, Function.WRITE_MULTIPLE_REGISTERS}:
+    else:
         address, count, size = struct.unpack(">HHB", _at_least(pdu, 6)[1:6])
         expected = (count + 7) // 8 if function == Function.WRITE_MULTIPLE_COILS else 2 * count
         request = Request(function, address, count, _data(pdu, 6, size, expected))
-    else:
-        address, count = struct.unpack(">HH", _exactly(pdu, 5)[1:5])
-        request = Request(function, address, count)
     _check_range(function, request.address, request.count, limit_of(function))
     return request
 
@@ -235,18 +249,26 @@ def _function_of(pdu: bytes) -> Function:
     try:
         return Function(pdu[0])
     except ValueError:
-        raise FrameBroken(f"function {pdu[0]} is not spoken here", code="E5002") from None
+        raise RequestWrong(f"function {pdu[0]} is not spoken here", ILLEGAL_FUNCTION) from None
 
 
 def _check_range(function: Function, address: int, count: int, count_max: int) -> None:
     if not 1 <= count <= count_max or address + count - 1 > ADDRESS_MAX:
-        raise FrameBroken(f"function {function.value} names {count} items from {address}", code="E5002")
+        exception = ILLEGAL_VALUE if not 1 <= count <= count_max else ILLEGAL_ADDRESS
+        raise RequestWrong(f"function {function.value} names {count} items from {address}", exception)
 
 
 def _data(pdu: bytes, start: int, size: int, expected: int) -> bytes:
     if size != expected:
-        raise FrameBroken(f"byte count {size} where the item count means {expected}", code="E5002")
-    return _exactly(pdu, start + size)[start:]
+        raise RequestWrong(f"byte count {size} where the item count means {expected}", ILLEGAL_VALUE)
+    return _request_of(pdu, start + size)[start:]
+
+
+def _request_of(pdu: bytes, size: int) -> bytes:
+    """A request of so many bytes."""
+    if len(pdu) > size:
+        raise RequestWrong(f"a request of {len(pdu)} bytes where {size} are right", ILLEGAL_VALUE)
+    return _at_least(pdu, size)
 
 
 def _at_least(pdu: bytes, size: int) -> bytes:

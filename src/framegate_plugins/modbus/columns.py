@@ -28,6 +28,7 @@ from framegate.contract.frame import (
 from framegate.contract.quality import Quality
 from framegate_plugins.modbus.planner import Block
 from framegate_plugins.modbus.tags import Point
+from framegate_plugins.modbus.values import text_from
 
 Index: TypeAlias = npt.NDArray[np.intp]
 Bytes: TypeAlias = npt.NDArray[np.uint8]
@@ -258,12 +259,6 @@ class _Texts:
             quality = np.broadcast_to(quality, len(value)).copy()
             quality[wrong] = np.maximum(quality[wrong], np.uint32(Quality.BAD_DECODING_ERROR))
         return value, quality
-
-
-def text_from(data: bytes, encoding: str) -> str:
-    """Text up to its first NUL, without the blanks that fill it up."""
-    text = data[: len(data) & ~1 if encoding.startswith("utf-16") else None].decode(encoding)
-    return text.partition("\0")[0].rstrip(" ")
 
 
 def _code(point: Point) -> str | None:

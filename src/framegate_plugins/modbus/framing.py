@@ -18,6 +18,7 @@ from framegate_plugins.modbus.codec import EXCEPTION_BIT
 
 MBAP_BYTES = 7
 MBAP_LENGTH_MAX = 254  # unit id and a PDU of 253 bytes
+MBAP_REQUEST_LENGTH_MAX = 260  # a client that asks for a little too much still gets the exception that says so
 RTU_BYTES_MIN = 4  # unit, function, CRC
 RTU_BYTES_MAX = 256
 ASCII_CHARACTERS_MAX = 513  # 2.5.2.1: colon, 2 * 255 characters, CR, LF
@@ -81,14 +82,15 @@ class Mbap:
         return MbapDecoder()
 
     def requests(self) -> Decoder:
-        return MbapDecoder()
+        return MbapDecoder(MBAP_REQUEST_LENGTH_MAX)
 
 
 class MbapDecoder:
     """Finds headers by protocol id 0 and a length that a PDU can have."""
 
-    def __init__(self) -> None:
+    def __init__(self, length_max: int = MBAP_LENGTH_MAX) -> None:
         self.skipped = 0
+        self._length_max = length_max
         self._garbage = 0
         self.rest = b""
 
@@ -101,7 +103,7 @@ class MbapDecoder:
         at, end = 0, len(data)
         while end - at >= MBAP_BYTES:
             size = (data[at + 4] << 8) | data[at + 5]
-            if data[at + 2] or data[at + 3] or not 2 <= size <= MBAP_LENGTH_MAX:
+            if data[at + 2] or data[at + 3] or not 2 <= size <= self._length_max:
                 at = self._skip(data, at)
                 continue
             stop = at + 6 + size
@@ -211,11 +213,12 @@ def answer_size(data: bytes, at: int) -> int:
 
 
 def request_size(data: bytes, at: int) -> int:
-    """FrameSize of what clients send."""
+    """FrameSize of what clients send; a function that is not known gets its answer if it came alone and whole."""
     function = data[at + 1]
     position = _REQUEST_COUNT_AT.get(function)
     if position is None:
-        return _REQUEST_BYTES.get(function, -1)
+        is_alone = at == 0 and len(data) <= RTU_BYTES_MAX and not function & EXCEPTION_BIT
+        return _REQUEST_BYTES.get(function, len(data) if is_alone else -1)
     if at + position >= len(data):
         return 0
     size = position + 3 + data[at + position]
@@ -224,7 +227,7 @@ def request_size(data: bytes, at: int) -> int:
 
 _COUNTED = frozenset({1, 2, 3, 4, 23})  # answers that carry their byte count
 _ANSWER_BYTES = {5: 8, 6: 8, 15: 8, 16: 8, 22: 10}
-_REQUEST_BYTES = {1: 8, 2: 8, 3: 8, 4: 8, 5: 8, 6: 8, 22: 10}
+_REQUEST_BYTES = {1: 8, 2: 8, 3: 8, 4: 8, 5: 8, 6: 8, 22: 10, 43: 7}  # 43: read device identification, 6.21
 _REQUEST_COUNT_AT = {15: 6, 16: 6, 23: 10}  # offset of the byte count
 
 

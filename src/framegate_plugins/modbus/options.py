@@ -56,7 +56,7 @@ def parse_options(row: Mapping[str, Any]) -> Options:
 
     raises Misconfigured - with one problem per wrong option
     """
-    reader = _Reader(row)
+    reader = OptionReader(row)
     limits = Limits(
         registers_max=reader.integer("max_registers", READ_REGISTERS_MAX, 1, READ_REGISTERS_MAX),
         bits_max=reader.integer("max_bits", READ_BITS_MAX, 1, READ_BITS_MAX),
@@ -79,7 +79,7 @@ def parse_options(row: Mapping[str, Any]) -> Options:
     return options
 
 
-class _Reader:
+class OptionReader:
     """Takes options one by one and gathers every mistake."""
 
     def __init__(self, row: Mapping[str, Any]) -> None:

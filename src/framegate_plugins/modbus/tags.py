@@ -111,10 +111,8 @@ def _register_point(tag: BoundTag, address: Address, options: Options) -> Point:
     if tag.type in TEXT_TYPES:
         size = _integer(tag.options, "length", 1, LENGTH_MAX)
         encoding = _choice(tag.options, "encoding", "utf-8", ENCODINGS)
-    elif tag.type is ValueType.BOOL:
-        size = 2
     else:
-        size = _WIDTH[tag.type]
+        size = width_of(tag.type)
     if size == 1 and tag.type not in TEXT_TYPES:
         source: tuple[int, ...] = ((0 if address.byte == "h" else 1) ^ (byte_order == "little"),)
     elif address.byte is not None:
@@ -123,6 +121,11 @@ def _register_point(tag: BoundTag, address: Address, options: Options) -> Point:
         source = source_bytes(size, byte_order, word_order)
     count = (size + 1) // 2
     return Point(tag.id, tag.name, tag.type, address.area, address.offset, count, source, bit, encoding)
+
+
+def width_of(type_: ValueType) -> int:
+    """Bytes of a value in registers; texts have none of their own."""
+    return 2 if type_ is ValueType.BOOL else _WIDTH[type_]
 
 
 def source_bytes(size: int, byte_order: str, word_order: str) -> tuple[int, ...]:

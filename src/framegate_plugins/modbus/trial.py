@@ -79,13 +79,14 @@ def bound_tags(*rows: str) -> list[BoundTag]:
     tags = []
     for number, row in enumerate(rows):
         address, type_, *pairs = row.split()
-        options = {key: _parsed(value) for key, _, value in (pair.partition("=") for pair in pairs)}
+        options = {key: parsed(value) for key, _, value in (pair.partition("=") for pair in pairs)}
         access: Access = "RW" if address.startswith(("hr", "coil", "4", "0")) else "R"
         tags.append(BoundTag(TagId(number), f"t{number}", address, ValueType(type_), access, options))
     return tags
 
 
-def _parsed(text: str) -> int | str:
+def parsed(text: str) -> int | str:
+    """A number where the text is one."""
     return int(text) if text.isdecimal() else text
 
 

@@ -1,4 +1,4 @@
-"""One value -> the bytes of a write. Pure; the inverse of `columns.py` for a single tag."""
+"""One value -> the bytes of a write, and back. Pure; what `columns.py` does for many tags at once."""
 
 from __future__ import annotations
 
@@ -65,6 +65,41 @@ def value_bytes(point: Point, value: Value) -> bytes:
         return _whole(value).to_bytes(size, "big", signed=kind.value.startswith("int"))
     except OverflowError:
         raise ValueWrong(f"{value!r} does not fit {kind.value}") from None
+
+
+def value_from(point: Point, data: bytes) -> Value:
+    """The value in the registers of a point.
+
+    data    2 * point.count bytes in wire order; in the bit areas one byte, 0 for off
+    raises  ValueWrong - bytes that are no text in the point's encoding
+    """
+    kind = point.type
+    if point.area.is_bits:
+        return data != b"\0"
+    own = bytes(data[offset] for offset in point.source)
+    if kind is ValueType.BOOL:
+        number = int.from_bytes(own, "big")
+        return number != 0 if point.bit is None else bool(number >> point.bit & 1)
+    if kind is ValueType.BYTES:
+        return own
+    if kind is ValueType.STRING:
+        try:
+            return text_from(own, point.encoding)
+        except UnicodeDecodeError as error:
+            raise ValueWrong(f"the bytes are no text in {point.encoding}: {error.reason}") from None
+    if kind in _PACK:
+        number_: float = struct.unpack(_PACK[kind], own)[0]
+        return number_
+    return int.from_bytes(own, "big", signed=kind.value.startswith("int"))
+
+
+def text_from(data: bytes, encoding: str) -> str:
+    """Text up to its first NUL, without the blanks that fill it up.
+
+    raises UnicodeDecodeError
+    """
+    text = data[: len(data) & ~1 if encoding.startswith("utf-16") else None].decode(encoding)
+    return text.partition("\0")[0].rstrip(" ")
 
 
 def _masked(point: Point, mask: int, bits: int) -> Request:

@@ -15,6 +15,8 @@ import trustme
 
 from framegate_plugins.modbus.trial import Trial
 
+INSTALL_S = 60.0
+
 
 @pytest.fixture
 async def trial() -> AsyncIterator[Trial]:
@@ -53,3 +55,19 @@ def certificates(tmp_path: Path) -> Certificates:
     ca_file = tmp_path / "ca.pem"
     ca.cert_pem.write_to_path(str(ca_file))
     return Certificates(server, ca_file)
+
+
+@pytest.fixture(scope="session")
+def judges(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the judges that run on node, with their packages installed."""
+    npm = shutil.which("npm")
+    if shutil.which("node") is None or npm is None:
+        pytest.skip("node and npm are not installed")
+    folder = tmp_path_factory.mktemp("judges")
+    for file in Path(__file__).with_name("judges").iterdir():
+        shutil.copy(file, folder)
+    command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=INSTALL_S, check=False)
+    if done.returncode:
+        pytest.skip(f"modbus-serial cannot be installed: {done.stderr[-200:]}")
+    return folder

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import shutil
-import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -15,25 +14,8 @@ import pytest
 
 from framegate_plugins.modbus.trial import EVERY_TYPE, Trial, bound_tags, check_every_type, values_in
 
-NODE, NPM = shutil.which("node"), shutil.which("npm")
-JUDGES = Path(__file__).with_name("judges")
+NODE = shutil.which("node")
 DEADLINE_S = 20.0
-INSTALL_S = 60.0
-
-
-@pytest.fixture(scope="module")
-def judges(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The judges with their packages installed."""
-    if NODE is None or NPM is None:
-        pytest.skip("node and npm are not installed")
-    folder = tmp_path_factory.mktemp("judges")
-    for file in JUDGES.iterdir():
-        shutil.copy(file, folder)
-    command = [NPM, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=INSTALL_S, check=False)
-    if done.returncode:
-        pytest.skip(f"modbus-serial cannot be installed: {done.stderr[-200:]}")
-    return folder
 
 
 @contextlib.asynccontextmanager
