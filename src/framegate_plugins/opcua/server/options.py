@@ -90,7 +90,7 @@ def parse_options(row: Mapping[str, Any]) -> Options:
         items_max=reader.take("items_max", default.items_max, _whole(1, 200_000)),
         requests_per_s=reader.take("requests_per_s", default.requests_per_s, _whole(1, 100_000)),
     )
-    if not options.users and options.anonymous is None:
+    if not row.get("users") and row.get("anonymous", "none") == "none":
         reader.wrong("users", "nobody may log in; name users, or set anonymous: viewer")
     reader.finish()
     return options

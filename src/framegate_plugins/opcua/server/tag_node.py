@@ -192,7 +192,11 @@ class TagNode:
 
 
 def data_value(value: bytes, status: int, source_time: int, server_time: int, times: int) -> bytes:
-    """An encoded DataValue. Parts of 100 ns go into the picoseconds, so that times come back to the nanosecond."""
+    """An encoded DataValue, times to 100 ns.
+
+    Picoseconds are left out: they would keep the nanosecond, but clients made with asyncua (2.1) expect them in
+    another order than Part 6, 5.2.2.17 has them, and lose the place in the whole message.
+    """
     mask, parts = 0, [b"", value]
     if value:
         mask = 1
@@ -202,14 +206,8 @@ def data_value(value: bytes, status: int, source_time: int, server_time: int, ti
     if source_time and times in {SOURCE_ONLY, BOTH_TIMES}:
         mask |= 4
         parts.append(binary.time(source_time))
-        if source_time % 100:
-            mask |= 16
-            parts.append(binary.u16(source_time % 100 * 100))  # of 10 ps
     if server_time and times in {SERVER_ONLY, BOTH_TIMES}:
         mask |= 8
         parts.append(binary.time(server_time))
-        if server_time % 100:
-            mask |= 32
-            parts.append(binary.u16(server_time % 100 * 100))
     parts[0] = binary.u8(mask)
     return b"".join(parts)
