@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from framegate.contract.bridge import BridgeContext, BridgeTag
-from framegate.contract.command import Asker, Command, CommandRecord
+from framegate.contract.command import Command, CommandRecord, Outcome, Stage
 from framegate.contract.frame import Access, Batch, TagId, Value, ValueType, uniform_quality, uniform_time
 from framegate.endpoint.clock import SystemClock
-from framegate.testing.doors import MemoryDesk
 from framegate.testing.fakes import CollectingLog
 from framegate_plugins.opcua.bridge import OpcUaBridge
 
@@ -23,20 +23,61 @@ OPEN: Mapping[str, Any] = {"security": ["none"], "anonymous": "operator"}
 NOW_NS = 1_795_000_000_123_456_700
 
 
-class Door:
-    """The desk as the host of bridges shows it to one of them."""
+class MemoryDesk:
+    """A CommandDoor in memory.
 
-    def __init__(self, desk: MemoryDesk) -> None:
-        self._desk = desk
+    outcomes  by tag: (outcome, code, reason); a tag that is not in it is confirmed
+    held      tags whose commands wait until `release` is called
+    sent      commands that have reached their device, as far as anybody knows
+    """
+
+    def __init__(self) -> None:
+        self.outcomes: dict[str, tuple[Outcome, str, str]] = {}
+        self.held: set[str] = set()
+        self.records: dict[str, CommandRecord] = {}
+        self.sent: list[Command] = []
+        self.failure: Exception | None = None
+        self._moved = asyncio.Condition()
 
     async def submit(self, commands: Sequence[Command], by: str = "") -> Sequence[CommandRecord]:
-        return await self._desk.submit(commands, Asker(f"bridge:scada/{by}", lambda _: True))
+        if self.failure is not None:
+            raise self.failure
+        async with self._moved:
+            for command in commands:
+                record = CommandRecord(command, f"bridge:scada/{by}", Stage.ACCEPTED, None, "", "", NOW_NS, 0)
+                self.records[command.id] = record if command.tag in self.held else self._ended(record)
+            self._moved.notify_all()
+        return [self.records[command.id] for command in commands]
 
     async def wait(self, id: str, seconds: float) -> CommandRecord | None:  # noqa: A002 - as in the contract
-        return await self._desk.wait(id, seconds)
+        try:
+            async with asyncio.timeout(seconds), self._moved:
+                await self._moved.wait_for(lambda: self.records[id].outcome is not None)
+        except TimeoutError:
+            pass
+        return self.records.get(id)
+
+    async def waiting(self, commands: int) -> None:
+        """Until so many commands are known."""
+        async with asyncio.timeout(5), self._moved:
+            await self._moved.wait_for(lambda: len(self.records) >= commands)
+
+    async def release(self, tag: str) -> None:
+        """Let what is held go on."""
+        self.held.discard(tag)
+        async with self._moved:
+            waiting = {id_: each for id_, each in self.records.items() if each.command.tag == tag and not each.outcome}
+            self.records |= {id_: self._ended(each) for id_, each in waiting.items()}
+            self._moved.notify_all()
+
+    def _ended(self, record: CommandRecord) -> CommandRecord:
+        outcome, code, reason = self.outcomes.get(record.command.tag, (Outcome.CONFIRMED, "", ""))
+        if outcome in {Outcome.CONFIRMED, Outcome.UNKNOWN}:
+            self.sent.append(record.command)
+        return replace(record, stage=Stage.DISPATCHED, outcome=outcome, code=code, reason=reason, ended=NOW_NS)
 
 
-class Stage:
+class Place:
     """An open bridge."""
 
     def __init__(self, bridge: OpcUaBridge, desk: MemoryDesk, log: CollectingLog, home: Path) -> None:
@@ -54,15 +95,15 @@ class Stage:
 @contextlib.asynccontextmanager
 async def stage(
     home: Path, tags: Sequence[BridgeTag], options: Mapping[str, Any] = OPEN, gateway: str = "plant"
-) -> AsyncIterator[Stage]:
+) -> AsyncIterator[Place]:
     """A bridge that listens on loopback until the block ends."""
     desk, log, bridge = MemoryDesk(), CollectingLog(), OpcUaBridge(options)
     context = BridgeContext(
-        "scada", gateway, "tcp://127.0.0.1:0", None, home, home / "scada", tags, SystemClock(), log, Door(desk)
+        "scada", gateway, "tcp://127.0.0.1:0", None, home, home / "scada", tags, SystemClock(), log, desk
     )
     await bridge.open(context)
     try:
-        yield Stage(bridge, desk, log, home)
+        yield Place(bridge, desk, log, home)
     finally:
         await bridge.close()
 

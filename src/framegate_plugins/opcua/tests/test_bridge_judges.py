@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from framegate.contract.frame import Value, ValueType
-from framegate_plugins.opcua.tests.bridge_stage import Stage, stage
+from framegate_plugins.opcua.tests.bridge_stage import Place, stage
 from framegate_plugins.opcua.tests.bridge_trial import TYPES, Wanted, batches_of, make_wanted
 
 NODE, NPM = shutil.which("node"), shutil.which("npm")
@@ -72,7 +72,7 @@ async def test_node_opcua_logs_in_over_each_secure_policy(tmp_path: Path, judges
 
 
 async def _judged(
-    place: Stage, wanted: Sequence[Wanted], command: list[str], folder: Path, more: dict[str, Any] | None = None
+    place: Place, wanted: Sequence[Wanted], command: list[str], folder: Path, more: dict[str, Any] | None = None
 ) -> list[str]:
     """Differences between what a judge found and what the bridge was told."""
     place.bridge.update(batches_of(wanted))
@@ -95,7 +95,7 @@ async def _judged(
     return _differences(json.loads(line.removeprefix("FOUND ")), wanted, place)
 
 
-def _differences(found: dict[str, Any], wanted: Sequence[Wanted], place: Stage) -> list[str]:
+def _differences(found: dict[str, Any], wanted: Sequence[Wanted], place: Place) -> list[str]:
     names = {each.tag.name for each in wanted}
     differences = [f"{name}: not browsed" for name in names ^ set(found["names"])]
     sent = {command.tag: command.value for command in place.desk.sent}

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asyncua.crypto import security_policies
 from asyncua.crypto.cert_gen import generate_private_key, generate_self_signed_app_certificate
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509 import GeneralName, UniformResourceIdentifier
@@ -13,8 +14,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from framegate_plugins.opcua.pki import Pki
 from framegate_plugins.opcua.server.identity import GUESS_S, GUESS_S_MAX, Guesses
-from framegate_plugins.opcua.tests.bridge_stage import OPEN, Stage, batch, stage, tag
-from framegate_plugins.opcua.tests.bridge_trial import Client, asyncua, ua
+from framegate_plugins.opcua.tests.bridge_stage import OPEN, Place, batch, stage, tag
+from framegate_plugins.opcua.tests.bridge_trial import Client, ua
 
 TAGS = [tag(1, "pump.speed"), tag(2, "valve.open")]
 USERS = [
@@ -23,7 +24,7 @@ USERS = [
 ]
 SECRETS = {"eye": "seen", "hand": "done"}
 CLIENT_URI = "urn:test:client"
-policies: Any = vars(asyncua)["crypto"].security_policies
+policies: Any = security_policies
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
     return Certificate(tmp_path_factory.mktemp("client"))
 
 
-async def _client(place: Stage, certificate: Certificate | None, user: str = "", password: str = "") -> Any:
+async def _client(place: Place, certificate: Certificate | None, user: str = "", password: str = "") -> Any:
     client = Client(place.url, timeout=5)
     client.application_uri = CLIENT_URI
     if certificate is not None:
@@ -117,10 +118,10 @@ async def test_session_without_security_is_refused_unless_the_row_says_so(home: 
 async def test_anonymous_is_refused_unless_the_row_says_so(home: Path, certificate: Certificate) -> None:
     async with stage(home, TAGS, {"users": USERS, "trust": "any"}) as place:
         await _fails(await _client(place, certificate), "Bad")
-    async with stage(home, TAGS, {"anonymous": "viewer", "trust": "any"}) as place:
-        async with await _client(place, certificate) as client:
-            params = ua.WriteParameters(NodesToWrite=[_value("pump.speed")])
-            assert (await client.uaclient.write(params))[0].name == "BadUserAccessDenied"
+    options = {"anonymous": "viewer", "trust": "any"}
+    async with stage(home, TAGS, options) as place, await _client(place, certificate) as client:
+        params = ua.WriteParameters(NodesToWrite=[_value("pump.speed")])
+        assert (await client.uaclient.write(params))[0].name == "BadUserAccessDenied"
 
 
 async def test_wrong_password_makes_the_next_try_wait(home: Path, certificate: Certificate) -> None:
@@ -133,10 +134,10 @@ async def test_wrong_password_makes_the_next_try_wait(home: Path, certificate: C
 
 
 async def test_password_is_encrypted_where_the_channel_is_not(home: Path) -> None:
-    async with stage(home, TAGS, {"users": USERS, "security": ["none", "basic256sha256"]}) as place:
-        async with await _client(place, None, "hand", "done") as client:
-            params = ua.WriteParameters(NodesToWrite=[_value("pump.speed")])
-            assert (await client.uaclient.write(params))[0].is_good()
+    options = {"users": USERS, "security": ["none", "basic256sha256"]}
+    async with stage(home, TAGS, options) as place, await _client(place, None, "hand", "done") as client:
+        params = ua.WriteParameters(NodesToWrite=[_value("pump.speed")])
+        assert (await client.uaclient.write(params))[0].is_good()
 
 
 async def test_certificate_for_another_application_is_refused(home: Path, certificate: Certificate) -> None:
