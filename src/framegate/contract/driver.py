@@ -143,8 +143,10 @@ class Subscribes(Protocol):
     or an error as soon as it can no longer vouch for that. Every other plan is read whole, once.
     """
 
-    def follow(self, plans: Sequence[Plan]) -> None:
-        """These plans are read at their periods from now on, and no others. Before `open`, and when tables change."""
+    def follow(self, scans: Sequence[tuple[Plan, float]]) -> None:
+        """These plans are read at these periods (seconds) from now on, and no others; before `open`, and when tables
+        change. Pure.
+        """
 
 
 class Found(NamedTuple):

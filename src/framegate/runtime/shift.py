@@ -252,7 +252,7 @@ class Shift:
     def _follow(self) -> None:
         """Name the scans to a driver that subscribes to them."""
         if isinstance(self._driver, Subscribes):
-            self._driver.follow([scan.plan for scan in self._scans])
+            self._driver.follow([(scan.plan, scan.period_s) for scan in self._scans])
 
     def _introduce(self, tags: Sequence[BoundTag]) -> None:
         """A fresh driver learns of tags by plans; what was not scanned yet may be written all the same."""

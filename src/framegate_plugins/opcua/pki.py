@@ -19,26 +19,23 @@ import socket
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
 from asyncua.ua.status_codes import StatusCodes
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey, generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from framegate.contract.errors import Misconfigured
+from framegate_plugins.opcua.certificates import chain_of, self_signed
 
 KEY_BITS: Final = 2048
 """What every policy takes, and what a small controller can still work with."""
 KEY_BITS_MIN: Final = 2048
-VALID_DAYS: Final = 5 * 365 + 1
 WARN_DAYS: Final = 60
 """A certificate that ends within so many days is warned of."""
 REJECTED_MAX: Final = 100
@@ -46,8 +43,6 @@ REJECTED_MAX: Final = 100
 FILES_MAX: Final = 10_000
 """Of one folder."""
 FILE_BYTES_MAX: Final = 1024 * 1024
-CHAIN_MAX: Final = 8
-"""Certificates from one of an application to its root."""
 _SUFFIXES: Final = frozenset((".der", ".cer", ".crt", ".pem"))
 _WEAK: Final = (hashes.MD5, hashes.SHA1)
 
@@ -113,7 +108,7 @@ class Pki:
             if not cert_path.exists() and not key_path.exists():
                 key = generate_private_key(65537, KEY_BITS)
                 _write(key_path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-                _write(cert_path, _self_signed(key, uri, name, hosts).public_bytes(Encoding.DER))
+                _write(cert_path, self_signed(key, uri, name, hosts).public_bytes(Encoding.DER))
             loaded = load_pem_private_key(_read(key_path), None)
             certificate = certificate_from(_read(cert_path))
         except (OSError, ValueError, TypeError) as error:
@@ -126,6 +121,16 @@ class Pki:
         return Identity(
             uri_of(certificate) or uri, certificate.public_bytes(Encoding.DER), loaded, certificate.not_valid_after_utc
         )
+
+    def user(self, name: str) -> tuple[bytes, RSAPrivateKey | None]:
+        """Certificate and key of a user, own/NAME.der and own/NAME.pem; no key where they cannot be used."""
+        folder = self.folder / "own"
+        with suppress(OSError, ValueError, TypeError):
+            certificate = certificate_from(_read(folder / f"{name}.der"))
+            key = load_pem_private_key(_read(folder / f"{name}.pem"), None)
+            if isinstance(key, RSAPrivateKey) and certificate.public_key() == key.public_key():
+                return certificate.public_bytes(Encoding.DER), key
+        return b"", None
 
     def renew(self) -> None:
         """Put our certificate and key aside; `own` makes new ones, which others have to trust again."""
@@ -150,7 +155,7 @@ class Pki:
             )
         name = f"certificate {short(thumbprint(certificate))} of {subject_of(certificate)}"
         anchors, issuers = self._load("trusted"), self._load("issuers")
-        chain = _chain(certificate, [*anchors, *issuers])
+        chain = chain_of(certificate, [*anchors, *issuers])
         if not any(link in anchors for link in chain):  # compared whole: SHA-1 of a thumbprint can be forged
             self.reject(der)
             verb = f"if it is the right one: edge opcua trust add {thumbprint(certificate)}"
@@ -255,34 +260,6 @@ def application_uri(name: str) -> str:
     return f"urn:{socket.gethostname()}:framegate:{name}"
 
 
-def _chain(certificate: x509.Certificate, pool: Sequence[x509.Certificate]) -> list[x509.Certificate]:
-    """The certificate and its issuers as far as they are known, signatures checked."""
-    chain = [certificate]
-    while len(chain) < CHAIN_MAX and chain[-1].issuer != chain[-1].subject:
-        issuer = next((each for each in pool if each not in chain and _is_issued(chain[-1], each)), None)
-        if issuer is None:
-            break
-        chain.append(issuer)
-    return chain
-
-
-def _is_issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
-    if certificate.issuer != issuer.subject or not _is_authority(issuer):
-        return False
-    try:
-        certificate.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature):
-        return False
-    return True
-
-
-def _is_authority(certificate: x509.Certificate) -> bool:
-    try:
-        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except (x509.ExtensionNotFound, ValueError):
-        return False
-
-
 def _faults(
     name: str,
     chain: Sequence[x509.Certificate],
@@ -321,40 +298,6 @@ def _is_revoked(
     key = issuer.public_key()
     is_signed = isinstance(key, RSAPublicKey) and listed.is_signature_valid(key)
     return is_signed and listed.get_revoked_certificate_by_serial_number(certificate.serial_number) is not None
-
-
-def _self_signed(key: RSAPrivateKey, uri: str, name: str, hosts: Sequence[str]) -> x509.Certificate:
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])])
-    names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(uri)]
-    for host in dict.fromkeys((*hosts, socket.gethostname())):
-        try:
-            names.append(x509.IPAddress(ip_address(host)))
-        except ValueError:
-            names.append(x509.DNSName(host))
-    identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
-    usage = x509.KeyUsage(
-        digital_signature=True, content_commitment=True, key_encipherment=True, data_encipherment=True,
-        key_agreement=False, key_cert_sign=True, crl_sign=False, encipher_only=False, decipher_only=False,
-    )  # fmt: skip
-    now = datetime.now(UTC)
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))  # a server whose clock is a little behind takes it all the same
-        .not_valid_after(now + timedelta(days=VALID_DAYS))
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(usage, critical=True)
-        .add_extension(
-            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]), critical=False
-        )
-        .add_extension(identifier, critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier), critical=False)
-        .sign(key, hashes.SHA256())
-    )
 
 
 # -- files ------------------------------------------------------------------------------------------------------

@@ -26,10 +26,10 @@ class TellingDriver(ScriptedDriver):
         self.context: DriverContext | None = None
         self._is_told: set[int] = set()
 
-    def follow(self, plans: Sequence[Plan]) -> None:
-        self.calls.append(f"follow {len(plans)}")
-        self.followed = list(plans)
-        self._is_told &= {id(plan) for plan in plans}
+    def follow(self, scans: Sequence[tuple[Plan, float]]) -> None:
+        self.calls.append(f"follow {[period_s for _, period_s in scans]}")
+        self.followed = [plan for plan, _ in scans]
+        self._is_told &= {id(plan) for plan in self.followed}
 
     async def open(self, context: DriverContext) -> None:
         self._is_told.clear()
@@ -58,7 +58,7 @@ def test_quiet_device_is_read_on_and_nothing_is_published(make_plant: Any) -> No
         slot = plant.slot(driver)
         await plant.runtime.start([slot])
         await asyncio.sleep(1.05)
-        assert driver.calls[:2] == ["follow 1", "open"]
+        assert driver.calls[:2] == ["follow [0.1]", "open"]
         assert [quality for _, quality in plant.sink.rows_of_tag(1)] == [0]
         assert slot.health.scans_ok == 11
         assert slot.health.rows_total == 2
@@ -151,7 +151,7 @@ def test_exchanged_scans_are_followed_and_read_whole(make_plant: Any) -> None:
         tags = scripted_tags(5, 3)
         slot.exchange(scans_of([ScanPlan("new", 0.1, driver.plan(tags), tags)]))
         await asyncio.sleep(0.25)
-        assert driver.calls.count("follow 1") == 2
+        assert driver.calls.count("follow [0.1]") == 2
         assert [len(plant.sink.rows_of_tag(tag)) for tag in (1, 5, 6, 7)] == [1, 1, 1, 1]
         await plant.runtime.stop()
 

@@ -11,9 +11,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from framegate.contract.errors import Misconfigured
+from framegate_plugins.opcua.certificates import VALID_DAYS
 from framegate_plugins.opcua.pki import (
     REJECTED_MAX,
-    VALID_DAYS,
     Pki,
     certificate_from,
     days_left,

@@ -37,7 +37,7 @@ scalars: dict[ua.VariantType, st.SearchStrategy[Any]] = {
     V.ByteString: st.binary(max_size=12) | st.none(),
     V.XmlElement: st.builds(ua.XmlElement, texts),
     V.NodeId: st.one_of(
-        st.builds(lambda number, space: ua.NodeId(number, space), st.integers(0, 2**32 - 1), st.integers(0, 2**15)),
+        st.builds(lambda number: ua.NodeId(number, ua.Int16(7)), st.integers(0, 2**32 - 1)),
         st.builds(ua.NodeId, texts, st.integers(0, 2**15)),
         st.builds(lambda guid: ua.NodeId(guid, ua.Int16(3)), st.uuids()),
     ),
