@@ -40,6 +40,7 @@ BROAD_EXCEPT_PLACES = {
     "src/framegate/mapper/rules/engine.py": "supervisor of a rule",
     "src/framegate/command/dispatch.py": "supervisor of the commands of a device",
     "src/framegate/cli/main.py": "edge of the process",
+    "src/framegate_plugins/opcua/server/connection.py": "edge of a client's bytes",
 }
 """Files that may swallow any exception, and why. A handler that ends in `raise` only tidies up; it may be anywhere."""
 

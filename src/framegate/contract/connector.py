@@ -57,9 +57,10 @@ class Window:
 class CommandDoor(Protocol):
     """The desk as one connector sees it: who asks, and for which tags, is settled. Used on the loop."""
 
-    async def submit(self, commands: Sequence[Command]) -> Sequence[CommandRecord]:
+    async def submit(self, commands: Sequence[Command], by: str = "") -> Sequence[CommandRecord]:
         """As `Desk.submit`: on return each command is durable, or refused; only then may a sender be acknowledged (C6).
 
+        by      the remote's user who asks, where the protocol knows one; kept with the origin, and gives no rights
         raises  StoreFailed, Busy - not now; nothing was accepted
         """
 

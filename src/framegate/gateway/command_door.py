@@ -41,8 +41,9 @@ class _Door:
     def __init__(self, desk: Desk, asker: Asker) -> None:
         self._desk, self._asker = desk, asker
 
-    async def submit(self, commands: Sequence[Command]) -> Sequence[CommandRecord]:
-        return await self._desk.submit(commands, self._asker)
+    async def submit(self, commands: Sequence[Command], by: str = "") -> Sequence[CommandRecord]:
+        asker = Asker(f"{self._asker.origin}/{by}", self._asker.may) if by else self._asker
+        return await self._desk.submit(commands, asker)
 
     async def wait(self, id: str, seconds: float) -> CommandRecord | None:  # noqa: A002 - as Desk.wait
         return await self._desk.wait(id, seconds)

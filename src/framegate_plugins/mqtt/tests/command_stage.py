@@ -49,7 +49,7 @@ class MemoryDesk:
         """Each command once, in the order in which it was accepted."""
         return [record.command for record in self.records.values()]
 
-    async def submit(self, commands: Sequence[Command]) -> Sequence[CommandRecord]:
+    async def submit(self, commands: Sequence[Command], by: str = "") -> Sequence[CommandRecord]:
         self.submitted += commands
         await self.durable.wait()
         if self.failure is not None:

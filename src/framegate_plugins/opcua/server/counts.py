@@ -1,0 +1,28 @@
+"""What a bridge counts, and the notice of those it turned away: at once, then every ten seconds with a count."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from framegate.contract.ports import Clock, Log
+
+NOTICE_S: Final = 10.0
+
+
+class Counts:
+    """Counts since the start."""
+
+    def __init__(self, bridge: str, clock: Clock, log: Log) -> None:
+        self.requests_total = self.writes_total = self.refused_total = 0
+        self._bridge, self._clock, self._log = bridge, clock, log
+        self._silent_until = float("-inf")
+        self._untold = 0
+
+    def refused(self, why: str, peer: str) -> None:
+        """A connection, a login or a request was turned away. why: for people, and without anything secret."""
+        self.refused_total += 1
+        self._untold += 1
+        now = self._clock.monotonic()
+        if now >= self._silent_until:
+            self._log.warning("opcua_client_refused", bridge=self._bridge, peer=peer, reason=why, count=self._untold)
+            self._silent_until, self._untold = now + NOTICE_S, 0
