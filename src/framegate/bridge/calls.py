@@ -39,11 +39,11 @@ class Caller:
         self._calls: dict[int, asyncio.Future[Answer]] = {}
         self._number = 0
 
-    async def submit(self, commands: Sequence[Command]) -> Sequence[CommandRecord]:
+    async def submit(self, commands: Sequence[Command], by: str = "") -> Sequence[CommandRecord]:
         packed = [
             PackedCommand(each.id, each.tag, each.value, each.issued, each.ttl_s, each.verify) for each in commands
         ]
-        answer = await self._call(lambda number: Submit(number, packed), SUBMIT_DEADLINE_S)
+        answer = await self._call(lambda number: Submit(number, packed, by), SUBMIT_DEADLINE_S)
         if answer.code == _BUSY or answer.wait_s:
             raise Busy(answer.text, wait_s=answer.wait_s, code=answer.code)
         if answer.code:
@@ -117,8 +117,7 @@ class Clerk:
             raise StoreFailed(f"bridge {self._bridge}: its row allows no writes", code="E4404")
         if isinstance(call, Submit):
             packed = call.commands[:BATCH_MAX]
-            return await door.submit(
-                [Command(each.id, each.tag, each.value, each.issued, each.ttl_s, each.verify) for each in packed]
-            )
+            commands = [Command(each.id, each.tag, each.value, each.issued, each.ttl_s, each.verify) for each in packed]
+            return await door.submit(commands, call.by)
         record = await door.wait(call.id, max(0.0, min(call.seconds, TTL_S_MAX)))
         return () if record is None else (record,)

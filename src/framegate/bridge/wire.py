@@ -113,8 +113,11 @@ class PackedCommand(Struct, frozen=True, array_like=True):
 
 
 class Submit(Struct, frozen=True, tag="submit"):
+    """Commands; by: the client's user who asks, "" where nobody logged in."""
+
     call: int
     commands: list[PackedCommand]
+    by: str
 
 
 class Wait(Struct, frozen=True, tag="wait"):

@@ -14,6 +14,9 @@ from framegate.config import ConnectorRow
 from framegate.contract.command import Asker, Command, CommandRecord, Desk
 from framegate.contract.connector import CommandDoor
 
+USER_CHARACTERS_MAX = 64
+"""Of a remote's user in the origin of a command."""
+
 
 def command_door(desk: Desk, connector: str, row: Callable[[], ConnectorRow | None]) -> CommandDoor | None:
     """The door of one connector; None where its row allows no tag.
@@ -42,7 +45,7 @@ class _Door:
         self._desk, self._asker = desk, asker
 
     async def submit(self, commands: Sequence[Command], by: str = "") -> Sequence[CommandRecord]:
-        asker = Asker(f"{self._asker.origin}/{by}", self._asker.may) if by else self._asker
+        asker = Asker(f"{self._asker.origin}/{by[:USER_CHARACTERS_MAX]}", self._asker.may) if by else self._asker
         return await self._desk.submit(commands, asker)
 
     async def wait(self, id: str, seconds: float) -> CommandRecord | None:  # noqa: A002 - as Desk.wait

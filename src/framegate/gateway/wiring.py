@@ -306,10 +306,11 @@ class Gateway:
     def _may_again(self, origin: str, tag: str) -> bool:
         """Whether the asker of a command that an earlier run accepted may still write its tag; False where in doubt."""
         door, _, name = origin.partition(":")
+        row = name.partition("/")[0]  # behind it: a user of the remote, who has no rights of their own
         if door == "north":
-            return asker_of(name, lambda: self.tables.connectors.get(name)).may(tag)
+            return asker_of(row, lambda: self.tables.connectors.get(row)).may(tag)
         if door == "bridge":
-            return asker_of_bridge(name, lambda: self.tables.bridges.get(name)).may(tag)
+            return asker_of_bridge(row, lambda: self.tables.bridges.get(row)).may(tag)
         return door == "local" or (door == "rest" and self.api_may_write(name, tag))
 
     @property

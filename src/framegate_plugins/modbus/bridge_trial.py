@@ -62,7 +62,7 @@ class TrialDesk:
         """What was asked for, in order."""
         return [(command.tag, command.value) for commands in self.submissions for command in commands]
 
-    async def submit(self, commands: Sequence[Command]) -> Sequence[CommandRecord]:
+    async def submit(self, commands: Sequence[Command], by: str = "") -> Sequence[CommandRecord]:
         if self.failure is not None:
             raise self.failure
         assert not self._records.keys() & {command.id for command in commands}, "an id names one command"

@@ -43,11 +43,11 @@ class Door:
         self.taken: list[Command] = []
         self.is_busy = False
 
-    async def submit(self, commands: Sequence[Command]) -> Sequence[CommandRecord]:
+    async def submit(self, commands: Sequence[Command], by: str = "") -> Sequence[CommandRecord]:
         if self.is_busy:
             raise Busy("not now", wait_s=2.0, code="E4204")
         self.taken += commands
-        return [CommandRecord(each, "bridge:b", Stage.ACCEPTED, None, "", "", 1, 0) for each in commands]
+        return [CommandRecord(each, f"bridge:b/{by}", Stage.ACCEPTED, None, "", "", 1, 0) for each in commands]
 
     async def wait(self, id: str, seconds: float) -> CommandRecord | None:  # noqa: A002 - the contract's word
         command = next((each for each in self.taken if each.id == id), None)

@@ -96,7 +96,7 @@ class TalkBridge:
         if door is None:
             return "closed"
         self.writes += 1
-        records = await door.submit([Command(f"talk-{os.getpid()}-{self.number}", name, value)])
+        records = await door.submit([Command(f"talk-{os.getpid()}-{self.number}", name, value)], "anna")
         record = records[0]
         if record.outcome is None:
             record = await door.wait(record.command.id, 5.0) or record
