@@ -75,7 +75,7 @@ async def test_a_client_reads_and_writes_through_a_bridge(tmp_path: Path, plc: P
     plc.units[1].hold[0] = 40
     run(tmp_path)
     await plant.eventually(lambda: hmi.ask("get speed"), lambda row: bool(row) and row[0] == 20.0, "the value is shown")
-    assert await hmi.ask("set speed 21.5") == {"outcome": "CONFIRMED", "code": "", "origin": "bridge:panel"}
+    assert await hmi.ask("set speed 21.5") == {"outcome": "CONFIRMED", "code": "", "origin": "bridge:panel/anna"}
     assert plc.units[1].hold[0] == 43
     await plant.eventually(lambda: hmi.ask("get speed"), lambda row: row[0] == 21.5, "what was written is shown")
     refused = await hmi.ask("set level 5")

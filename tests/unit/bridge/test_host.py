@@ -113,8 +113,8 @@ async def test_it_shows_what_was_read_before_and_what_is_read_now(stage: Site) -
 
 
 async def test_a_write_is_a_command_and_its_outcome_the_answer(stage: Site) -> None:
-    assert await stage.ask("set speed 7") == {"outcome": "CONFIRMED", "code": "", "origin": "bridge:b"}
-    assert await stage.ask("set speed 70") == {"outcome": "REJECTED", "code": "E4206", "origin": "bridge:b"}
+    assert await stage.ask("set speed 7") == {"outcome": "CONFIRMED", "code": "", "origin": "bridge:b/anna"}
+    assert await stage.ask("set speed 70") == {"outcome": "REJECTED", "code": "E4206", "origin": "bridge:b/anna"}
     assert [(each.tag, each.value) for each in stage.door.taken] == [("speed", 7), ("speed", 70)]
     stage.door.is_busy = True
     assert await stage.ask("set speed 7") == {"code": "E4204", "text": "not now"}

@@ -352,7 +352,7 @@ async def test_mark_beyond_the_head_is_forgotten_when_the_store_is_opened(rig: R
 
 async def test_foreign_object_in_a_column_takes_no_position(rig: Rig) -> None:
     column = np.empty(1, dtype=np.object_)
-    column[0] = {"a": 1}
+    column[0] = {1, 2}
     with pytest.raises(TypeError):
         rig.bus.publish([Batch(TAGS[:1], column, uniform_quality(0), uniform_time(0), 0)])
     assert rig.wal.head == 0
