@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from framegate.config.rows import BridgeRow, VariableRow
 from framegate.contract.bridge import BridgeTag
-from framegate.contract.frame import Access, TagId, ValueType
+from framegate.contract.frame import Access, Kind, TagId, ValueType
 
 
 class ShownTag(NamedTuple):
@@ -70,12 +70,22 @@ def _pattern_of(globs: Sequence[str]) -> re.Pattern[str]:
     return re.compile("|".join(fnmatch.translate(glob) for glob in globs) or r"(?!)")
 
 
+def _type_of(row: VariableRow) -> ValueType:
+    """Type of the values that the mapper lets out: texts of an enum, and numbers that scale or an expression made."""
+    processing = row.processing
+    if processing.enum:
+        return ValueType.STRING
+    is_changed = row.scale != 1.0 or row.offset != 0.0 or processing.expr != ""
+    is_whole = row.type.kind in {Kind.INT, Kind.UINT}
+    return ValueType.FLOAT64 if row.source and is_whole and is_changed else row.type
+
+
 def _shown(row: VariableRow, bridge: BridgeRow, may_write: bool) -> ShownTag:
     processing, options = row.processing, _options_of(row, bridge.name)
     is_writable = may_write and "W" in row.access and bool(row.source)
     return ShownTag(
         row.name,
-        ValueType.STRING if processing.enum else row.type,
+        _type_of(row),
         row.access if is_writable else "R",
         row.source,
         row.unit,

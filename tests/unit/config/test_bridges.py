@@ -33,6 +33,8 @@ variables:
   - {tag: a2, source: plc, address: "hr:2", type: float32, access: RW, limits: [1, 2]}
   - {tag: b1, source: plc, address: "hr:4", type: int16, rename: m, enum: {"0": "off", "1": "on"}}
   - {tag: c1, source: plc, address: "hr:5", type: int16}
+  - {tag: a3, source: plc, address: "hr:6", type: uint16, scale: 0.1}
+  - {tag: a4, source: plc, address: "hr:7", type: int16, expr: "value + 1"}
 """
 
 
@@ -65,13 +67,15 @@ def test_a_bridge_is_told_what_its_patterns_allow(tmp_path: Path, plugins: Mappi
     tables = load(tmp_path, plugins)
     row = tables.bridges["hmi"]
     assert (row.memory_max, row.enabled, row.commands) == (128 << 20, True, ("a1",))
-    ids = {"a1": 1, "a2": 2, "m": 3}
+    ids = {"a1": 1, "a2": 2, "m": 3, "a3": 4, "a4": 5}
     told = bridge_tags(row, tables.variables, ids.__getitem__)
     told_rows = [tag._replace(device="", description="", options=dict(tag.options)) for tag in told]
     assert [(*row[:4], row.unit, *row[7:]) for row in told_rows] == [
         (1, "a1", ValueType.INT16, "RW", "rpm", (0.0, 9.0), (), {"alias": "x"}),
         (2, "a2", ValueType.FLOAT32, "R", "", (1.0, 2.0), (), {}),
         (3, "m", ValueType.STRING, "R", "", None, ("off", "on"), {}),
+        (4, "a3", ValueType.FLOAT64, "R", "", None, (), {}),
+        (5, "a4", ValueType.FLOAT64, "R", "", None, (), {}),
     ]  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.live import Live
 
+from framegate.cli.demo.bridging import BridgingVerdict, play_bridging
 from framegate.cli.demo.screen import draw
 from framegate.cli.demo.stage import Stage
 from framegate.cli.demo.verdict import Verdict
@@ -40,6 +41,7 @@ def demo(
     headless: Annotated[bool, Parameter(negative="")] = False,
     record: str | None = None,
     fault: Fault | None = None,
+    bridging: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """A simulated plant, this gateway and a broker on loopback; live values in this terminal.
 
@@ -51,11 +53,20 @@ def demo(
         Play for this long (e.g. 10s), check that every frame arrived in order, print one JSON summary.
     fault
         Break something on the way and show the recovery: plc (a device dies) or uplink (the network is cut).
+    bridging
+        Another plant: a SCADA system writes a Modbus PLC over OPC UA, and reads an OPC UA server over Modbus.
     """
     seconds = parse_duration(record) if record else (30.0 if fault and headless else PLAY_S_MAX)
     folder = Path(tempfile.mkdtemp(prefix="edge-demo-"))
+    verdict: Verdict | BridgingVerdict
     try:
-        verdict = asyncio.run(_play(folder, seconds, fault, is_live=not headless and sys.stdout.isatty()))
+        if bridging:
+            say = Console(stderr=True).print
+            verdict = asyncio.run(
+                play_bridging(folder, discover(), seconds, lambda text: say(text, highlight=False, soft_wrap=True))
+            )
+        else:
+            verdict = asyncio.run(_play(folder, seconds, fault, is_live=not headless and sys.stdout.isatty()))
     except KeyboardInterrupt:
         return 130
     finally:
