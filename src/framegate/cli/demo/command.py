@@ -75,6 +75,10 @@ def demo(
     return 0 if verdict.is_good else 1
 
 
+def _say(text: str) -> None:
+    Console(stderr=True).print(text, highlight=False, soft_wrap=True)
+
+
 async def _play(folder: Path, seconds: float, fault: Fault | None, *, is_live: bool) -> Verdict:
     console = Console(stderr=not is_live)
     async with Stage(folder, discover()) as stage:
