@@ -24,6 +24,7 @@ from framegate_plugins.modbus.tags import TEXT_TYPES, Point, points_from, width_
 
 ALIGNMENT_MAX = 4  # registers
 WHOLE_REGISTER = 0xFFFF
+SCALE_MIN, SCALE_MAX = 1e-9, 1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ class Entry:
     point           its place, with the type that is shown there
     is_readable     False where the tag can only be written: it is read as a gap
     quality_offset  input register of its quality; None where the bridge has none
+    scale           value = register * scale, for whole numbers
     """
 
     slot: int
@@ -42,6 +44,7 @@ class Entry:
     is_readable: bool
     is_writable: bool
     quality_offset: int | None = None
+    scale: float = 1.0
 
     @property
     def offsets(self) -> range:
@@ -171,10 +174,24 @@ def _type_problem(tag: BridgeTag) -> TagProblem | None:
         fits = shown not in TEXT_TYPES
     else:
         fits = is_number
+    if fits and "scale" in tag.options:
+        return _scale_problem(tag, shown)
     if fits:
         return None
     text = f"tag {tag.name}: a {tag.type.value} cannot be shown as {shown.value}; leave type out, or choose another"
     return TagProblem(tag.name, "type", "E2662", text)
+
+
+def _scale_problem(tag: BridgeTag, shown: ValueType) -> TagProblem | None:
+    scale = tag.options["scale"]
+    is_number = isinstance(scale, int | float) and not isinstance(scale, bool)
+    if not is_number or not SCALE_MIN <= scale <= SCALE_MAX:
+        text = f"tag {tag.name}: scale {scale!r} is no number from {SCALE_MIN:g} to {SCALE_MAX:g}"
+        return TagProblem(tag.name, "scale", "E2662", text)
+    if tag.type in TEXT_TYPES or tag.type is ValueType.BOOL or not shown.value.startswith(("int", "uint")):
+        text = f"tag {tag.name}: only numbers shown as whole ones have a scale; set type: int16, or leave it out"
+        return TagProblem(tag.name, "scale", "E2662", text)
+    return None
 
 
 def _registers(type_: ValueType, row: Mapping[str, object]) -> int:
@@ -203,6 +220,7 @@ def _entry(slot: int, tag: BridgeTag, point: Point, options: BridgeOptions) -> E
         is_readable="R" in tag.access,
         is_writable="W" in tag.access and point.area.is_writable,
         quality_offset=options.quality_from + slot if is_register else None,
+        scale=float(tag.options.get("scale", 1.0)),
     )
 
 

@@ -123,6 +123,16 @@ def test_value_is_shown_as_the_type_that_its_row_asks_for(row: str, value: Value
     assert (shown.value("t"), shown.status("t")) == (expected, Quality.GOOD)
 
 
+def test_scaled_value_is_shown_as_a_whole_number_of_steps() -> None:
+    shown = Shown("t float64 R type=int16 address=hr:0", "s float64 R type=int16 address=hr:1", **STALE)
+    shown.tags[0] = shown.tags[0]._replace(options={**shown.tags[0].options, "scale": 0.1})
+    shown = Shown(*shown.tags, **STALE)
+    shown.show(t=21.47, s=21.47)
+    assert (shown.value("t"), shown.value("s")) == (215, 21)
+    shown.show(t=3_277.0)
+    assert (shown.value("t"), shown.status("t")) == (32_767, Quality.BAD_OUT_OF_RANGE)
+
+
 def test_text_of_an_enumeration_is_shown_as_its_number() -> None:
     mode = BridgeTag(TagId(3), "mode", ValueType.STRING, "R", texts=("off", "on", "trip"))
     shown = Shown(mode, **STALE)
