@@ -60,7 +60,7 @@ def in_range(type_: ValueType) -> st.SearchStrategy[int | float]:
 
 
 @given(st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_every_number_is_shown_bit_for_bit(data: st.DataObject) -> None:
     rows: list[str] = []
     values: dict[str, Value] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import ssl
 import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import trustme
+from cryptography.hazmat.primitives import serialization
 
 from framegate.contract.bridge import ServerTls
 from framegate.contract.command import Write
@@ -174,6 +176,23 @@ async def test_pipelined_requests_are_answered_each_with_its_id(tmp_path: Path) 
         assert [await master.hear() for _ in numbers] == [(number, 1, A_IS_5) for number in numbers]
 
 
+async def test_masters_do_not_hear_each_other(tmp_path: Path) -> None:
+    rows = [f"t{number} int16 RW" for number in range(8)]
+    async with BridgeTrial(rows, home=tmp_path) as trial:
+        trial.desk.echo = trial.show
+        trial.show({f"t{number}": number for number in range(8)})
+        masters = [await trial.connect() for _ in range(8)]
+
+        async def talk(number: int, master: Master) -> None:
+            for value in range(20):
+                write = struct.pack(">BHH", 6, number, 100 * number + value)
+                assert await master.ask(write) == write
+                answer = await master.ask(struct.pack(">BHH", 3, number, 1))
+                assert answer == struct.pack(">BBH", 3, 2, 100 * number + value)
+
+        await asyncio.gather(*(talk(number, master) for number, master in enumerate(masters)))
+
+
 async def test_request_in_pieces_is_answered_once_whole(tmp_path: Path) -> None:
     async with BridgeTrial(ROWS, home=tmp_path) as trial:
         trial.show(a=5)
@@ -292,10 +311,21 @@ async def test_tls_lets_in_whom_the_ca_knows(trial: Trial, tmp_path: Path) -> No
         issued = ca.issue_cert("127.0.0.1")
         issued.cert_chain_pems[0].write_to_path(str(files[cert]))
         issued.private_key_pem.write_to_path(str(files[key]))
-    tls = ServerTls("cert.pem", "key.pem", "ca.pem", minimum="1.3")
+    locked = serialization.load_pem_private_key(files["key"].read_bytes(), None).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"secret")
+    )
+    files["key"].write_bytes(locked)
+    (tmp_path / "password").write_text("secret\n")
+    tls = ServerTls("cert.pem", "key.pem", "ca.pem", "${file:password}", "1.3")
     async with BridgeTrial(ROWS, home=tmp_path, url="tls+tcp://127.0.0.1:0", tls=tls) as shown:
         own = {"ca": str(files["ca"]), "cert": str(files["client"]), "key": str(files["client_key"])}
         await _read_and_write(trial, shown, shown.bridge.url, "tcp", tls=own)
+        unsigned = ssl.create_default_context(cafile=files["ca"])
+        stranger = Master(*await asyncio.open_connection("127.0.0.1", shown.port, ssl=unsigned))
+        stranger.say(READ_A)
+        assert await stranger.hung_up() == b""
+        await stranger.close()
+        assert shown.bridge.health().requests_total == 2
 
 
 async def _read_and_write(trial: Trial, shown: BridgeTrial, url: str, framing: str, **row: object) -> None:
