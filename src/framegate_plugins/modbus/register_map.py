@@ -10,12 +10,12 @@ anybody: an address that is used twice is refused.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from framegate.contract.bridge import BridgeTag
 from framegate.contract.driver import BoundTag
 from framegate.contract.errors import Misconfigured, Problem, TagProblem
-from framegate.contract.frame import TagId, ValueType
+from framegate.contract.frame import ValueType
 from framegate_plugins.modbus.address import Address, Area
 from framegate_plugins.modbus.bridge_options import BridgeOptions, QualityPolicy
 from framegate_plugins.modbus.codec import ADDRESS_MAX
@@ -117,11 +117,11 @@ def register_map(tags: Sequence[BridgeTag], options: BridgeOptions) -> RegisterM
 
 
 def _bound(tags: Sequence[BridgeTag], options: BridgeOptions) -> list[BoundTag]:
-    """Every tag with an address, numbered by slot."""
+    """Every tag with an address, in their order."""
     free = dict.fromkeys(Area, options.automatic_from)
     bound: list[BoundTag] = []
     problems: list[TagProblem] = []
-    for slot, tag in enumerate(tags):
+    for tag in tags:
         problem = _type_problem(tag)
         if problem is not None:
             problems.append(problem)
@@ -142,7 +142,7 @@ def _bound(tags: Sequence[BridgeTag], options: BridgeOptions) -> list[BoundTag]:
                 continue
             address = str(Address(area, offset))
         # A table that cannot be written is a fine place for a tag that can.
-        bound.append(BoundTag(TagId(slot), tag.name, address, type_, "R", row))
+        bound.append(BoundTag(tag.id, tag.name, address, type_, "R", row))
     _refuse(problems)
     return bound
 
@@ -216,7 +216,7 @@ def _entry(slot: int, tag: BridgeTag, point: Point, options: BridgeOptions) -> E
     return Entry(
         slot,
         tag,
-        replace(point, id=tag.id),
+        point,
         is_readable="R" in tag.access,
         is_writable="W" in tag.access and point.area.is_writable,
         quality_offset=options.quality_from + slot if is_register else None,
