@@ -45,6 +45,7 @@ FRAME_S: Final = 5.0
 FRAGMENT_S: Final = 0.1
 """Silence on a serial line after which what has come is no beginning of a frame any more."""
 WATCH_S: Final = 1.0
+WRITES_PER_HOST_MAX: Final = 64
 WRITES_MAX: Final = 256
 """Requests of all clients together that wait for their writes."""
 _BROADCAST: Final = 0
@@ -317,10 +318,12 @@ class Client:
 
     def _begin(self, frame: Frame, pending: Pending, *, is_broadcast: bool) -> bytes:
         server = self._server
-        if self._writing >= self._limits.writes or len(server.tasks) >= WRITES_MAX:
+        is_full = self._bucket.writes >= WRITES_PER_HOST_MAX or len(server.tasks) >= WRITES_MAX
+        if is_full or self._writing >= self._limits.writes:
             return b"" if is_broadcast else self._wrapped(frame, encode_exception(frame.pdu[0], DEVICE_BUSY))
         server.counts.writes += 1
         self._writing += 1
+        self._bucket.writes += 1
         task = self._loop.create_task(self._write(frame, pending, is_broadcast=is_broadcast))
         server.tasks.add(task)
         task.add_done_callback(server.tasks.discard)
@@ -331,6 +334,7 @@ class Client:
             exception = await self._server.writes.carry_out(pending.writes)
         finally:
             self._writing -= 1
+            self._bucket.writes -= 1
         if self._line is None:
             return
         if not is_broadcast:

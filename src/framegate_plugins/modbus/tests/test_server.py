@@ -247,6 +247,36 @@ async def test_rtu_over_tcp_answers_in_order_and_its_own_unit_only(tmp_path: Pat
             assert await master.reader.readexactly(len(expected)) == expected
 
 
+async def test_answers_of_other_units_on_the_bus_are_passed_over(tmp_path: Path) -> None:
+    wrap = Rtu().wrap
+    others = [
+        wrap(0, 5, b"\x03\x00\x00\x00\x02"), wrap(0, 5, b"\x03\x04\x10\x10\x10\x10"),
+        wrap(0, 5, b"\x10\x00\x00\x00\x01\x02\x00\x00"), wrap(0, 5, b"\x10\x00\x00\x00\x01"), wrap(0, 5, b"\x83\x02"),
+    ]  # fmt: skip
+    async with BridgeTrial(ROWS, {"framing": "rtu"}, home=tmp_path) as trial:
+        trial.show(a=5)
+        master = await trial.connect()
+        for other in others:
+            master.writer.write(other + wrap(0, 1, READ_A))
+            async with asyncio.timeout(DEADLINE_S):
+                assert await master.reader.readexactly(7) == wrap(0, 1, A_IS_5)
+        assert trial.desk.written == []
+
+
+async def test_one_host_cannot_take_every_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "WRITES_PER_HOST_MAX", 2)
+    async with BridgeTrial(ROWS, home=tmp_path) as trial:
+        trial.desk.held.add("a")
+        greedy = [await trial.connect() for _ in range(3)]
+        for master in greedy:
+            master.say(WRITE_A)
+        assert (await greedy[2].hear())[2] == b"\x86\x06"
+        async with elsewhere(trial) as other:
+            other.say(WRITE_A)
+            await trial.desk.release("a")
+            assert (await other.hear())[2] == WRITE_A
+
+
 async def test_unknown_function_is_refused_on_rtu_too(tmp_path: Path) -> None:
     async with BridgeTrial(ROWS, {"framing": "rtu"}, home=tmp_path) as trial:
         master = await trial.connect()
