@@ -231,20 +231,47 @@ async def test_close_hangs_up_while_writes_wait(tmp_path: Path) -> None:
 # -- other lines -------------------------------------------------------------------------------------------------
 
 
-async def test_rtu_over_tcp_answers_in_order_and_its_own_unit_only(tmp_path: Path) -> None:
+async def test_rtu_answers_its_own_unit_only(tmp_path: Path) -> None:
     async with BridgeTrial(ROWS, {"framing": "rtu", "unit": 7}, home=tmp_path) as trial:
         trial.show(a=5)
         master = await trial.connect()
         wrap: Callable[[int, int, bytes], bytes] = Rtu().wrap
-        trial.desk.held.add("a")
-        asked = (wrap(0, 7, WRITE_A), wrap(0, 8, READ_A), wrap(0, 7, READ_A), wrap(0, 7, b"\x07"))
-        for frame in asked:
+        for frame in (wrap(0, 8, READ_A), wrap(0, 255, READ_A), wrap(0, 7, READ_A)):
             master.writer.write(frame)
+        async with asyncio.timeout(DEADLINE_S):
+            assert await master.reader.readexactly(7) == wrap(0, 7, A_IS_5)
+
+
+async def test_write_that_an_rtu_master_does_not_wait_for_is_done_and_not_answered(tmp_path: Path) -> None:
+    wrap = Rtu().wrap
+    async with BridgeTrial(ROWS, {"framing": "rtu"}, home=tmp_path) as trial:
+        trial.show(a=5)
+        master = await trial.connect()
+        master.writer.write(wrap(0, 1, WRITE_A) + wrap(0, 1, READ_A))
         await trial.desk.submitted.wait()
+        master.writer.write(wrap(0, 1, READ_A))
+        async with asyncio.timeout(DEADLINE_S):
+            assert await master.reader.readexactly(14) == wrap(0, 1, A_IS_5) * 2
+
+
+@pytest.mark.parametrize("following", [READ_A, b""], ids=["request", "noise"])
+async def test_late_answer_is_not_sent_to_an_rtu_master_that_has_gone_on(following: bytes, tmp_path: Path) -> None:
+    wrap = Rtu().wrap
+    async with BridgeTrial(ROWS, {"framing": "rtu"}, home=tmp_path) as trial:
+        trial.show(a=5)
+        trial.desk.held.add("a")
+        master = await trial.connect()
+        master.writer.write(wrap(0, 1, WRITE_A))
+        await trial.desk.submitted.wait()
+        master.writer.write(wrap(0, 1, following) if following else b"\x55")
+        await asyncio.sleep(0.05)
         await trial.desk.release("a")
-        expected = wrap(0, 7, WRITE_A) + wrap(0, 7, A_IS_5)
+        await asyncio.sleep(0.05)
+        master.writer.write(wrap(0, 1, READ_A))
+        expected = wrap(0, 1, A_IS_5) * (2 if following else 1)
         async with asyncio.timeout(DEADLINE_S):
             assert await master.reader.readexactly(len(expected)) == expected
+        assert trial.desk.written == [("a", 7)]
 
 
 async def test_answers_of_other_units_on_the_bus_are_passed_over(tmp_path: Path) -> None:
