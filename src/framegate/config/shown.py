@@ -24,6 +24,7 @@ class ShownTag(NamedTuple):
     span: tuple[float, float] | None
     texts: tuple[str, ...]
     options: str
+    numbers: tuple[int, ...]
 
 
 def _shown_rows(bridge: BridgeRow, rows: Sequence[VariableRow]) -> list[VariableRow]:
@@ -54,6 +55,7 @@ def bridge_tags(row: BridgeRow, variables: Sequence[VariableRow], id_of: Callabl
             tag.span,
             tag.texts,
             _options_of(variable, row.name),
+            tag.numbers,
         )
         for tag, variable in zip(shown_tags(row, variables), _shown_rows(row, variables), strict=True)
     ]
@@ -93,4 +95,5 @@ def _shown(row: VariableRow, bridge: BridgeRow, may_write: bool) -> ShownTag:
         processing.range or row.limits or processing.clamp,
         tuple(text for _, text in processing.enum),
         repr(sorted(options.items())) if options else "",
+        tuple(number for number, _ in processing.enum),
     )

@@ -37,6 +37,7 @@ class BridgeTag(NamedTuple):
     device       row of drivers.yml that reads it
     span         lowest and highest value that may be written, or that a value is clamped to; None: not said
     texts        texts of the enumeration, in the order of their numbers
+    numbers      those numbers, as the device has them; (): they count from 0
     options      keys that the plugin's schema adds, from `bridges: {NAME: {...}}` in the tag's row
     """
 
@@ -50,6 +51,12 @@ class BridgeTag(NamedTuple):
     span: tuple[float, float] | None = None
     texts: tuple[str, ...] = ()
     options: Mapping[str, Any] = {}
+    numbers: tuple[int, ...] = ()
+
+    @property
+    def enumeration(self) -> Mapping[int, str]:
+        """Texts by number; {} where the tag has no enumeration."""
+        return dict(zip(self.numbers or range(len(self.texts)), self.texts, strict=True))
 
 
 class ServerTls(NamedTuple):

@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+from framegate import __version__
 from framegate.contract.bridge import BridgeContext, BridgeHealth, BridgeTag, ServerTls
 from framegate.contract.errors import Misconfigured, NotConnected
 from framegate.contract.frame import Batch
@@ -43,8 +44,6 @@ REOPEN_S: Final = 2.0
 """How often a lost serial port is looked for."""
 REFUSALS_LOG_S: Final = 10.0
 """Refusals are told at most so often."""
-REVISION: Final = "1"
-"""Of what the bridge answers, as function 43 tells it."""
 
 
 class ModbusBridge:
@@ -74,7 +73,7 @@ class ModbusBridge:
         entries = register_map(context.tags, options)
         framing = _framing(options.framing, context)
         self._image = RegisterImage(entries, options)
-        responder = Responder(entries, self._image, Identification(REVISION, context.gateway, context.name))
+        responder = Responder(entries, self._image, Identification(__version__, context.gateway, context.name))
         writes = Writes(context.commands, options.write_timeout_s)
         self._server = server = Server(options, framing, responder, writes, self._tell_refused, self._on_bus_lost)
         await self._listen(context, server)

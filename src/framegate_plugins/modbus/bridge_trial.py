@@ -134,7 +134,7 @@ class Master:
         async with asyncio.timeout(HUNG_UP_S):
             try:
                 return await self.reader.read()
-            except ConnectionResetError:
+            except OSError:  # reset, or refused by TLS
                 return b""
 
     async def close(self) -> None:

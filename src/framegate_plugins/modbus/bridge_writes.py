@@ -36,6 +36,8 @@ from framegate_plugins.modbus.codec import (
 from framegate_plugins.modbus.write_plan import TagWrite
 
 DONE: Final = 0
+SEND_SHARE: Final = 0.8
+"""Part of the time-out within which a command has to be sent; the rest is for the outcome of one that was sent late."""
 _NO_ADDRESS: Final = frozenset(("E4201", "E4202", "E4205"))
 _PATIENCE: Final = frozenset(("E4204", "E4209", "E4218"))
 _MAYBE: Final = frozenset((DEVICE_FAILURE, GATEWAY_SILENCE))
@@ -55,9 +57,8 @@ class Writes:
         """Exception code of the answer to one request; DONE: the write was carried out whole."""
         if self._door is None:
             return ILLEGAL_ADDRESS
-        commands = [
-            Command(f"{self._run}-{next(self._numbers)}", tag, value, ttl_s=self._timeout_s) for tag, value in writes
-        ]
+        ttl_s = SEND_SHARE * self._timeout_s
+        commands = [Command(f"{self._run}-{next(self._numbers)}", tag, value, ttl_s=ttl_s) for tag, value in writes]
         if any(isinstance(command.value, float) and not math.isfinite(command.value) for command in commands):
             return ILLEGAL_VALUE
         answers: list[int] = []

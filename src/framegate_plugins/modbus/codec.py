@@ -177,8 +177,11 @@ def decode_request(pdu: bytes) -> Request:
         return Request(function, address, 1, pdu[3:7])
     if function == Function.READ_WRITE_REGISTERS:
         address, count, write_address, words, size = struct.unpack(">HHHHB", _at_least(pdu, 10)[1:10])
-        _check_range(function, write_address, words, READ_WRITE_REGISTERS_MAX)
+        # 6.17: counts before addresses, both times
+        _check_count(function, count, READ_REGISTERS_MAX)
+        _check_count(function, words, READ_WRITE_REGISTERS_MAX)
         request = Request(function, address, count, _data(pdu, 10, size, 2 * words), write_address)
+        _check_range(function, write_address, words, READ_WRITE_REGISTERS_MAX)
     else:
         address, count, size = struct.unpack(">HHB", _at_least(pdu, 6)[1:6])
         expected = (count + 7) // 8 if function == Function.WRITE_MULTIPLE_COILS else 2 * count
@@ -253,9 +256,14 @@ def _function_of(pdu: bytes) -> Function:
 
 
 def _check_range(function: Function, address: int, count: int, count_max: int) -> None:
-    if not 1 <= count <= count_max or address + count - 1 > ADDRESS_MAX:
-        exception = ILLEGAL_VALUE if not 1 <= count <= count_max else ILLEGAL_ADDRESS
-        raise RequestWrong(f"function {function.value} names {count} items from {address}", exception)
+    _check_count(function, count, count_max)
+    if address + count - 1 > ADDRESS_MAX:
+        raise RequestWrong(f"function {function.value} names {count} items from {address}", ILLEGAL_ADDRESS)
+
+
+def _check_count(function: Function, count: int, count_max: int) -> None:
+    if not 1 <= count <= count_max:
+        raise RequestWrong(f"function {function.value} names {count} items, of at most {count_max}", ILLEGAL_VALUE)
 
 
 def _data(pdu: bytes, start: int, size: int, expected: int) -> bytes:

@@ -13,8 +13,8 @@ from framegate_plugins.modbus.register_map import Entry, RegisterMap, place_of
 from framegate_plugins.modbus.tags import TEXT_TYPES
 
 COLUMNS: Final = (
-    "table", "number", "address", "registers", "tag", "type", "order", "access", "unit", "low", "high", "texts",
-    "quality", "device", "description",
+    "table", "number", "address", "registers", "tag", "type", "order", "scale", "access", "unit", "low", "high",
+    "texts", "quality", "device", "description",
 )  # fmt: skip
 _TABLE: Mapping[Area, tuple[str, str]] = {
     Area.COILS: ("coils", "0x"),
@@ -31,6 +31,7 @@ def document_rows(entries: RegisterMap) -> Iterator[Sequence[str]]:
 
     number  counted from 1 with the table's digit, as manuals print it; address: counted from 0, as it travels
     order   bytes as they arrive, the most significant one is A
+    scale   value = register * scale; "" for 1
     quality input register of the tag's quality; "" where the bridge has none
     """
     for entry in entries.entries:
@@ -39,7 +40,7 @@ def document_rows(entries: RegisterMap) -> Iterator[Sequence[str]]:
         suffix = place_of(entry).partition(".")[2] if point.count == 1 else ""
         span = ("", "") if tag.span is None else (f"{tag.span[0]:g}", f"{tag.span[1]:g}")
         quality = "" if entry.quality_offset is None else f"3x{entry.quality_offset + 1:05}"
-        texts = ", ".join(f"{number} = {text}" for number, text in enumerate(tag.texts))
+        texts = ", ".join(f"{number} = {text}" for number, text in tag.enumeration.items())
         yield (
             table,
             f"{digit}{point.offset + 1:05}{'.' + suffix if suffix else ''}",
@@ -48,6 +49,7 @@ def document_rows(entries: RegisterMap) -> Iterator[Sequence[str]]:
             tag.name,
             f"{point.type.value}[{len(point.source)}]" if point.type in TEXT_TYPES else point.type.value,
             _order(entry),
+            "" if entry.scale == 1.0 else f"{entry.scale:g}",
             _access(entry),
             tag.unit,
             *span,

@@ -100,10 +100,14 @@ class _Numbers:
         self._dtype, self._wire = dtype, dtype.newbyteorder(">")
         self._row_of, self._buffer = row_of, buffer
         self._index = place[:, None] + np.array([entry.point.source for entry in entries], np.intp)
+        scale = np.array([entry.scale for entry in entries])
+        self._scale = scale if (scale != 1.0).any() else None
 
     def put(self, slot: Int32Column, value: ValueColumn) -> Rows | None:
         if value.dtype.kind == "O":
             return Rows(np.ones(len(slot), np.bool_), np.zeros(len(slot), np.bool_))
+        if self._scale is not None:
+            value = value / self._scale[self._row_of[slot]]
         fitted, rows = fitted_to(value, self._dtype)
         if rows is not None and not rows.is_shown.all():
             slot, fitted = slot[rows.is_shown], fitted[rows.is_shown]
@@ -153,7 +157,7 @@ class _Texts:
     ) -> None:
         self._entries = entries
         self._index = [start + np.array(entry.point.source) for start, entry in zip(place, entries, strict=True)]
-        self._numbers = [{text: number for number, text in enumerate(entry.tag.texts)} for entry in entries]
+        self._numbers = [{text: number for number, text in entry.tag.enumeration.items()} for entry in entries]
         self._row_of, self._buffer = row_of, buffer
 
     def put(self, slot: Int32Column, value: ValueColumn) -> Rows | None:

@@ -43,10 +43,10 @@ class Refused(Exception):
 
 
 class _Table(NamedTuple):
-    """One of the four tables in its buffer. first: place of its first address; access: of each address there"""
+    """One of the four tables. first: place of its first address in its buffer; access: the same among all addresses"""
 
     first: int
-    access: bytearray
+    access: int
     is_bits: bool
 
 
@@ -61,9 +61,11 @@ class RegisterImage:
         self._policy = options.quality
         self._registers = bytearray(2 * 2 * ADDRESSES)
         self._bits = bytearray(2 * ADDRESSES)
-        access = {is_bits: bytearray([_GAP]) * (2 * ADDRESSES) for is_bits in (False, True)}
-        self._tables = {area: _Table(_FIRST[area], access[area.is_bits], area.is_bits) for area in Area}
-        self._not_ready = {is_bits: bytearray(2 * ADDRESSES) for is_bits in (False, True)}  # tags per address
+        self._tables = {
+            area: _Table(_FIRST[area], number * ADDRESSES, area.is_bits) for number, area in enumerate(Area)
+        }
+        self._access = bytearray([_GAP]) * (len(Area) * ADDRESSES)
+        self._not_ready = np.zeros(len(Area) * ADDRESSES, np.int8)  # tags of each address; at most 16
         count = len(entries.entries)
         self.status: UInt32Column = np.full(count, Quality.BAD_WAITING_FOR_INITIAL_DATA, np.uint32)
         self._has_value = np.zeros(count, np.bool_)
@@ -73,30 +75,29 @@ class RegisterImage:
         self._columns, self._column_of = columns_from(entries.entries, _FIRST, buffers)
         self._quality: npt.NDArray[np.uint16] | None = None
         self._open_extents(options)
-        for entry in entries.entries:
-            if not entry.is_readable:
-                self.status[entry.slot] = Quality.BAD_NOT_READABLE
-            elif self._policy is not QualityPolicy.REGISTER:
-                self._is_ready[entry.slot] = False
-                self._mark(entry, is_ready=False)
-        self._show_quality(np.arange(count))
+        places = [self._tables[entry.point.area].access + entry.point.offset for entry in entries.entries]
+        self._place = np.array(places, np.intp)
+        self._width = np.array([entry.point.count for entry in entries.entries], np.intp)
+        self._is_readable = np.array([entry.is_readable for entry in entries.entries], np.bool_)
+        self.status[~self._is_readable] = Quality.BAD_NOT_READABLE
+        self._settle(np.arange(count))
 
     def _open_extents(self, options: BridgeOptions) -> None:
         """Let be read what is shown, and the gaps between if the row says so."""
-        for area, (first, access, _) in self._tables.items():
+        for area, table in self._tables.items():
             extent = self._map.extent(area)
-            if options.gaps is Gaps.ZERO and extent:
-                access[first + extent.start : first + extent.stop] = bytes(len(extent))
+            if options.gaps is Gaps.ZERO:
+                self._access[table.access + extent.start : table.access + extent.stop] = bytes(len(extent))
         for entry in self._map.entries:
             if entry.is_readable:
-                table, count = self._tables[entry.point.area], entry.point.count
-                first = table.first + entry.point.offset
-                table.access[first : first + count] = bytes(count)
+                first, count = self._tables[entry.point.area].access + entry.point.offset, entry.point.count
+                self._access[first : first + count] = bytes(count)
         if options.quality is QualityPolicy.REGISTER:
             table, count = self._tables[Area.INPUT_REGISTERS], len(self._map.entries)
             first = table.first + options.quality_from
             self._quality = np.frombuffer(self._registers, ">u2")[first : first + count]
-            table.access[first : first + count] = bytes(count)
+            first = table.access + options.quality_from
+            self._access[first : first + count] = bytes(count)
 
     # -- masters --------------------------------------------------------------------------------------------------
 
@@ -105,11 +106,13 @@ class RegisterImage:
 
         raises Refused - 02 an address that is not shown; 0B a tag that is bad, or was never read
         """
-        start, access, is_bits = self._tables[area]
-        first = start + offset
-        if not access.startswith(_ALL_SHOWN[:count], first):
-            raise Refused(ILLEGAL_ADDRESS if _GAP in access[first : first + count] else GATEWAY_SILENCE)
-        if is_bits:
+        table = self._tables[area]
+        access = table.access + offset
+        if not self._access.startswith(_ALL_SHOWN[:count], access):
+            is_gap = _GAP in self._access[access : access + count]
+            raise Refused(ILLEGAL_ADDRESS if is_gap else GATEWAY_SILENCE)
+        first = table.first + offset
+        if table.is_bits:
             return np.packbits(np.frombuffer(self._bits, np.uint8, count, first), bitorder="little").tobytes()
         return bytes(self._registers[2 * first : 2 * (first + count)])
 
@@ -145,14 +148,7 @@ class RegisterImage:
             quality = quality.copy()
             quality[good] = self._put(slot[good], value[good], quality[good])
         self.status[slot] = quality  # of rows of one tag the last one counts, here and below
-        ready = self._has_value[slot]
-        if self._policy is QualityPolicy.EXCEPTION:
-            ready &= self.status[slot] < _BAD
-        self._show_quality(slot)
-        if self._policy is not QualityPolicy.REGISTER:
-            for changed in set(slot[ready != self._is_ready[slot]].tolist()):
-                self._is_ready[changed] = not self._is_ready[changed]
-                self._mark(self._map.entries[changed], is_ready=bool(self._is_ready[changed]))
+        self._settle(slot)
 
     def _put(self, slot: Int32Column, value: ValueColumn, quality: UInt32Column) -> UInt32Column:
         """Values into their registers; returns their quality, Bad where a value does not fit."""
@@ -173,19 +169,27 @@ class RegisterImage:
         self._has_value[slot[fit.is_shown]] = True
         return np.where(fit.is_wrong, np.uint32(Quality.BAD_OUT_OF_RANGE), quality)
 
-    def _show_quality(self, slot: npt.NDArray[np.integer]) -> None:
+    def _settle(self, slot: npt.NDArray[np.integer]) -> None:
+        """Show the quality of these tags, as the policy has it."""
         if self._quality is not None:
             self._quality[slot] = self.status[slot] >> 16
-
-    def _mark(self, entry: Entry, *, is_ready: bool) -> None:
-        """Open or close the addresses of a tag; one that several tags share is open when all of them are ready."""
-        if not entry.is_readable:
             return
-        first, access, is_bits = self._tables[entry.point.area]
-        not_ready = self._not_ready[is_bits]
-        for address in range(first + entry.point.offset, first + entry.point.end):
-            not_ready[address] += -1 if is_ready else 1
-            access[address] = _NOT_READY if not_ready[address] else _SHOWN
+        ready = self._has_value[slot] | ~self._is_readable[slot]
+        if self._policy is QualityPolicy.EXCEPTION:
+            ready &= (self.status[slot] < _BAD) | ~self._is_readable[slot]
+        is_other = ready != self._is_ready[slot]
+        if is_other.any():
+            self._turn(np.unique(slot[is_other]))
+
+    def _turn(self, slot: npt.NDArray[np.integer]) -> None:
+        """Open or close the addresses of tags; one that several tags share is open when all of them are ready."""
+        self._is_ready[slot] ^= True
+        width = self._width[slot]
+        behind = np.cumsum(width)
+        address = np.arange(behind[-1]) + np.repeat(self._place[slot] - behind + width, width)
+        np.add.at(self._not_ready, address, np.repeat(np.where(self._is_ready[slot], -1, 1), width).astype(np.int8))
+        access = np.frombuffer(self._access, np.uint8)
+        access[address] = np.where(self._not_ready[address] > 0, _NOT_READY, _SHOWN)
 
 
 def _slots_by_id(entries: Sequence[Entry]) -> Int32Column:

@@ -9,13 +9,13 @@ anybody: an address that is used twice is refused.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from framegate.contract.bridge import BridgeTag
 from framegate.contract.driver import BoundTag
 from framegate.contract.errors import Misconfigured, Problem, TagProblem
-from framegate.contract.frame import TagId, ValueType
+from framegate.contract.frame import ValueType
 from framegate_plugins.modbus.address import Address, Area
 from framegate_plugins.modbus.bridge_options import BridgeOptions, QualityPolicy
 from framegate_plugins.modbus.codec import ADDRESS_MAX
@@ -24,6 +24,7 @@ from framegate_plugins.modbus.tags import TEXT_TYPES, Point, points_from, width_
 
 ALIGNMENT_MAX = 4  # registers
 WHOLE_REGISTER = 0xFFFF
+SCALE_MIN, SCALE_MAX = 1e-9, 1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ class Entry:
     point           its place, with the type that is shown there
     is_readable     False where the tag can only be written: it is read as a gap
     quality_offset  input register of its quality; None where the bridge has none
+    scale           value = register * scale, for whole numbers
     """
 
     slot: int
@@ -42,6 +44,7 @@ class Entry:
     is_readable: bool
     is_writable: bool
     quality_offset: int | None = None
+    scale: float = 1.0
 
     @property
     def offsets(self) -> range:
@@ -114,11 +117,11 @@ def register_map(tags: Sequence[BridgeTag], options: BridgeOptions) -> RegisterM
 
 
 def _bound(tags: Sequence[BridgeTag], options: BridgeOptions) -> list[BoundTag]:
-    """Every tag with an address, numbered by slot."""
+    """Every tag with an address, in their order."""
     free = dict.fromkeys(Area, options.automatic_from)
     bound: list[BoundTag] = []
     problems: list[TagProblem] = []
-    for slot, tag in enumerate(tags):
+    for tag in tags:
         problem = _type_problem(tag)
         if problem is not None:
             problems.append(problem)
@@ -139,7 +142,7 @@ def _bound(tags: Sequence[BridgeTag], options: BridgeOptions) -> list[BoundTag]:
                 continue
             address = str(Address(area, offset))
         # A table that cannot be written is a fine place for a tag that can.
-        bound.append(BoundTag(TagId(slot), tag.name, address, type_, "R", row))
+        bound.append(BoundTag(tag.id, tag.name, address, type_, "R", row))
     _refuse(problems)
     return bound
 
@@ -153,10 +156,18 @@ def shown_type(tag: BridgeTag) -> ValueType:
     if said is not None:
         return ValueType(said)
     if tag.texts:
-        return ValueType.UINT16
+        return _narrowest(tag.enumeration)
     if "address" not in tag.options:
         return {ValueType.INT8: ValueType.INT16, ValueType.UINT8: ValueType.UINT16}.get(tag.type, tag.type)
     return tag.type
+
+
+def _narrowest(numbers: Iterable[int]) -> ValueType:
+    """Type for the numbers of an enumeration."""
+    low, high = min(numbers), max(numbers)
+    if low < 0:
+        return ValueType.INT32 if -(1 << 31) <= low and high < 1 << 31 else ValueType.INT64
+    return ValueType.UINT16 if high < 1 << 16 else ValueType.UINT32 if high < 1 << 32 else ValueType.UINT64
 
 
 def _type_problem(tag: BridgeTag) -> TagProblem | None:
@@ -164,6 +175,11 @@ def _type_problem(tag: BridgeTag) -> TagProblem | None:
     if said is not None and said not in {type_.value for type_ in ValueType}:
         return TagProblem(tag.name, "type", "E2662", f"tag {tag.name}: type {said!r} is none")
     shown = shown_type(tag)
+    if ValueType.JSON in {tag.type, shown}:
+        text = (
+            f"tag {tag.name}: an array or structure has no place in registers; leave the tag out of the bridge's `tags`"
+        )
+        return TagProblem(tag.name, "type", "E2662", text)
     is_number = shown not in TEXT_TYPES and shown is not ValueType.BOOL
     if tag.type in TEXT_TYPES:
         fits = shown is tag.type or (is_number and bool(tag.texts))
@@ -171,10 +187,24 @@ def _type_problem(tag: BridgeTag) -> TagProblem | None:
         fits = shown not in TEXT_TYPES
     else:
         fits = is_number
+    if fits and "scale" in tag.options:
+        return _scale_problem(tag, shown)
     if fits:
         return None
     text = f"tag {tag.name}: a {tag.type.value} cannot be shown as {shown.value}; leave type out, or choose another"
     return TagProblem(tag.name, "type", "E2662", text)
+
+
+def _scale_problem(tag: BridgeTag, shown: ValueType) -> TagProblem | None:
+    scale = tag.options["scale"]
+    is_number = isinstance(scale, int | float) and not isinstance(scale, bool)
+    if not is_number or not SCALE_MIN <= scale <= SCALE_MAX:
+        text = f"tag {tag.name}: scale {scale!r} is no number from {SCALE_MIN:g} to {SCALE_MAX:g}"
+        return TagProblem(tag.name, "scale", "E2662", text)
+    if tag.type in TEXT_TYPES or tag.type is ValueType.BOOL or not shown.value.startswith(("int", "uint")):
+        text = f"tag {tag.name}: only numbers shown as whole ones have a scale; set type: int16, or leave it out"
+        return TagProblem(tag.name, "scale", "E2662", text)
+    return None
 
 
 def _registers(type_: ValueType, row: Mapping[str, object]) -> int:
@@ -199,10 +229,11 @@ def _entry(slot: int, tag: BridgeTag, point: Point, options: BridgeOptions) -> E
     return Entry(
         slot,
         tag,
-        replace(point, id=tag.id),
+        point,
         is_readable="R" in tag.access,
         is_writable="W" in tag.access and point.area.is_writable,
         quality_offset=options.quality_from + slot if is_register else None,
+        scale=float(tag.options.get("scale", 1.0)),
     )
 
 

@@ -13,15 +13,19 @@ _OTHERS: Final = "others"
 
 
 class Bucket:
-    """Requests of one host that may be answered now: at most what it may ask in a second."""
+    """Requests of one host that may be answered now: at most what it may ask in a second.
 
-    __slots__ = ("_filled", "_per_s", "_tokens", "users")
+    users   connections that the host has
+    writes  its requests that wait for their writes
+    """
+
+    __slots__ = ("_filled", "_per_s", "_tokens", "users", "writes")
 
     def __init__(self, per_s: int, now: float) -> None:
         self._per_s = float(per_s)
         self._tokens = self._per_s
         self._filled = now
-        self.users = 0
+        self.users = self.writes = 0
 
     def left(self, now: float) -> int:
         """Requests that may be answered now; 0 or less: none."""
@@ -35,7 +39,7 @@ class Bucket:
 
     def is_idle(self, now: float) -> bool:
         """Nobody uses it, and it says no more than a new one."""
-        return not self.users and self.left(now) >= int(self._per_s)
+        return not self.users and not self.writes and self.left(now) >= int(self._per_s)
 
 
 class RequestRate:

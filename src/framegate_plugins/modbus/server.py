@@ -2,9 +2,11 @@
 
     line -> inbox -> frames, FRAMES_PER_TURN a turn of the loop -> Responder -> answers, or writes under way
 
-With transaction ids (TCP, TLS, UDP) reads are answered at once and writes as they end; without (RTU, ASCII) one
-request is answered before the next one is looked at. While an inbox holds bytes nothing more is read from its client:
-who asks faster than it may, or does not take its answers, waits in its own kernel buffers.
+Reads are answered at once, writes as they end. With transaction ids (TCP, TLS, UDP) a master knows which answer is
+which; without (RTU, ASCII) a master that sends anything before a write was answered has given up on it, and gets no
+answer to it any more: it would take it for that of its next request, or it would collide with another unit's on the
+bus. While an inbox holds bytes nothing more is read from its client: who asks faster than it may, or does not take its
+answers, waits in its own kernel buffers.
 
 Source: MODBUS Messaging on TCP/IP V1.0b, 4.3 and 4.4; MODBUS over Serial Line V1.02, 2.1 and 2.5.
 """
@@ -45,6 +47,7 @@ FRAME_S: Final = 5.0
 FRAGMENT_S: Final = 0.1
 """Silence on a serial line after which what has come is no beginning of a frame any more."""
 WATCH_S: Final = 1.0
+WRITES_PER_HOST_MAX: Final = 64
 WRITES_MAX: Final = 256
 """Requests of all clients together that wait for their writes."""
 _BROADCAST: Final = 0
@@ -161,6 +164,7 @@ class Client:
         self._is_paused = False
         self._next: asyncio.Handle | None = None
         self._writing = 0
+        self._heard_count = 0  # chunks and frames, so that a write knows whether its master has gone on
         self._heard = self._taken = self._loop.time()
         self._begun = 0.0  # when the frame began that is not whole yet; 0: none
 
@@ -191,8 +195,9 @@ class Client:
         elif self._is_bus and now - self._heard > FRAGMENT_S:
             self._decoder.reset()
         self._heard = now
+        self._heard_count += 1
         self._inbox = self._inbox + data if self._inbox else data
-        if self._next is None and not self._has_to_wait():
+        if self._next is None:
             self._serve()
         else:
             self._pause(self._line)
@@ -232,10 +237,6 @@ class Client:
 
     # -- requests -------------------------------------------------------------------------------------------------
 
-    def _has_to_wait(self) -> bool:
-        """Without ids the answer of a write comes before all that follows."""
-        return self._writing > 0 and not self._framing.has_ids
-
     def _serve(self) -> None:
         """Answer what has come, one piece of it, and come back for the rest."""
         self._next = None
@@ -246,14 +247,13 @@ class Client:
         budget = min(FRAMES_PER_TURN, self._allowance(line))
         if budget > 0 and not self._frames:
             self._decode()
-        while self._frames and budget > 0 and not self._has_to_wait():
+        while self._frames and budget > 0:
             answers.append(self._answer(self._frames.popleft()))
             budget -= 1
         self._send(b"".join(answers))
         if self._frames or self._inbox:
             self._pause(line)
-            if not self._has_to_wait():
-                self._next = self._loop.call_later(0.0 if self._allowance(line) > 0 else DRAIN_S, self._serve)
+            self._next = self._loop.call_later(0.0 if self._allowance(line) > 0 else DRAIN_S, self._serve)
         elif self._is_paused:
             self._is_paused = False
             line.resume_reading()
@@ -303,6 +303,7 @@ class Client:
     def _answer(self, frame: Frame) -> bytes:
         """Frame to send for a request; b"" for none, or for one that comes later."""
         self._bucket.spend()
+        self._heard_count += 1
         is_broadcast = not self._framing.has_ids and frame.unit == _BROADCAST
         if not is_broadcast and frame.unit != self._server.options.unit:
             if not self._framing.has_ids:
@@ -317,26 +318,26 @@ class Client:
 
     def _begin(self, frame: Frame, pending: Pending, *, is_broadcast: bool) -> bytes:
         server = self._server
-        if self._writing >= self._limits.writes or len(server.tasks) >= WRITES_MAX:
+        is_full = self._bucket.writes >= WRITES_PER_HOST_MAX or len(server.tasks) >= WRITES_MAX
+        if is_full or self._writing >= self._limits.writes:
             return b"" if is_broadcast else self._wrapped(frame, encode_exception(frame.pdu[0], DEVICE_BUSY))
         server.counts.writes += 1
         self._writing += 1
-        task = self._loop.create_task(self._write(frame, pending, is_broadcast=is_broadcast))
+        self._bucket.writes += 1
+        task = self._loop.create_task(self._write(frame, pending, self._heard_count, is_broadcast=is_broadcast))
         server.tasks.add(task)
         task.add_done_callback(server.tasks.discard)
         return b""
 
-    async def _write(self, frame: Frame, pending: Pending, *, is_broadcast: bool) -> None:
+    async def _write(self, frame: Frame, pending: Pending, heard_count: int, *, is_broadcast: bool) -> None:
         try:
             exception = await self._server.writes.carry_out(pending.writes)
         finally:
             self._writing -= 1
-        if self._line is None:
-            return
-        if not is_broadcast:
+            self._bucket.writes -= 1
+        is_awaited = self._framing.has_ids or heard_count == self._heard_count
+        if is_awaited and not is_broadcast:
             self._send(self._wrapped(frame, self._server.responder.finish(pending.request, exception)))
-        if self._next is None:
-            self._serve()
 
     def _wrapped(self, frame: Frame, pdu: bytes) -> bytes:
         return self._framing.wrap(frame.transaction, frame.unit, pdu)

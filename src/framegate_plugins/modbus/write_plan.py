@@ -26,6 +26,9 @@ from framegate_plugins.modbus.register_image import Refused, RegisterImage
 from framegate_plugins.modbus.register_map import WHOLE_REGISTER, Entry, RegisterMap
 from framegate_plugins.modbus.values import ValueWrong, value_from
 
+SCALED_DIGITS = 15
+"""A float64 holds so many decimal digits in any case."""
+
 
 class TagWrite(NamedTuple):
     """A value for a tag."""
@@ -98,10 +101,14 @@ def _decoded(entry: Entry, data: bytes) -> TagWrite:
 def _write(entry: Entry, value: Value) -> TagWrite:
     """A value as the tag's own type has it, where it was shown as another."""
     tag = entry.tag
+    if entry.scale != 1.0 and isinstance(value, int):
+        # Digits that the register cannot have are dust of the multiplication.
+        value = float(f"{value * entry.scale:.{SCALED_DIGITS}g}")
     if tag.texts and isinstance(value, int):
-        if not 0 <= value < len(tag.texts):
+        text = tag.enumeration.get(value)
+        if text is None:
             raise Refused(ILLEGAL_VALUE)
-        return TagWrite(tag.name, tag.texts[value])
+        return TagWrite(tag.name, text)
     if tag.type is ValueType.BOOL and not isinstance(value, bool):
         if value not in {0, 1}:
             raise Refused(ILLEGAL_VALUE)

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from framegate.contract.bridge import BridgeTag
 from framegate.contract.command import Outcome, Write
 from framegate.contract.errors import Busy, NotConnected, StoreFailed
-from framegate.contract.frame import Value
+from framegate.contract.frame import TagId, Value, ValueType
 from framegate.contract.quality import Quality
 from framegate_plugins.modbus.bridge_trial import BridgeTrial
 from framegate_plugins.modbus.trial import EVERY_TYPE, Trial, bound_tags, values_in
@@ -119,6 +120,26 @@ async def test_write_has_to_cover_whole_writable_tags(tmp_path: Path) -> None:
         assert trial.desk.written == [("b", 1.5), ("d", True), ("a", -1)]
 
 
+async def test_scaled_and_converted_values_are_written_in_units_of_the_tag(tmp_path: Path) -> None:
+    def tag(number: int, type_: ValueType, texts: tuple[str, ...] = (), **options: object) -> BridgeTag:
+        return BridgeTag(
+            TagId(number), f"t{number}", type_, "RW", texts=texts, options={"address": f"hr:{number}", **options}
+        )
+
+    tags = [
+        tag(0, ValueType.FLOAT32, type="int16", scale=0.1), tag(1, ValueType.INT32, type="int16", scale=10),
+        tag(2, ValueType.FLOAT64, type="uint16"), tag(3, ValueType.BOOL, type="uint16"),
+        tag(4, ValueType.STRING, ("off", "on")), tag(5, ValueType.INT16, type="float32"),
+    ]  # fmt: skip
+    async with BridgeTrial(tags, home=tmp_path) as trial:
+        master = await trial.connect()
+        assert (await master.ask(write(0, 0xFFFD, 7, 65535, 1, 1, 0x4000, 0)))[0] == 16
+        assert trial.desk.written == [("t0", -0.3), ("t1", 70), ("t2", 65535.0), ("t3", True), ("t4", "on"), ("t5", 2)]
+        assert [type(value) for _, value in trial.desk.written] == [float, int, float, bool, str, int]
+        for first, *values in ((3, 2), (4, 2), (5, 0x4020, 0), (5, 0x7FC0, 0)):
+            assert await master.ask(write(first, *values)) == b"\x90\x03"
+
+
 async def test_one_request_is_one_submission(tmp_path: Path) -> None:
     async with BridgeTrial(["a int16 RW", "b int16 RW", "c float32 RW"], home=tmp_path) as trial:
         master = await trial.connect()
@@ -204,7 +225,7 @@ async def test_write_without_outcome_is_answered_at_its_deadline(tmp_path: Path)
         master = await trial.connect()
         trial.desk.held.add("a")
         assert await master.ask(b"\x06\x00\x00\x00\x01") == b"\x86\x0b"
-        assert trial.desk.submissions[0][0].ttl_s == pytest.approx(0.1)
+        assert trial.desk.submissions[0][0].ttl_s == pytest.approx(0.08), "so that what was sent late has an outcome"
 
 
 async def test_bridge_without_a_desk_writes_nothing(tmp_path: Path) -> None:

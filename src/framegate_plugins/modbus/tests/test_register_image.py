@@ -60,7 +60,7 @@ def in_range(type_: ValueType) -> st.SearchStrategy[int | float]:
 
 
 @given(st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_every_number_is_shown_bit_for_bit(data: st.DataObject) -> None:
     rows: list[str] = []
     values: dict[str, Value] = {}
@@ -123,11 +123,21 @@ def test_value_is_shown_as_the_type_that_its_row_asks_for(row: str, value: Value
     assert (shown.value("t"), shown.status("t")) == (expected, Quality.GOOD)
 
 
+def test_scaled_value_is_shown_as_a_whole_number_of_steps() -> None:
+    shown = Shown("t float64 R type=int16 address=hr:0", "s float64 R type=int16 address=hr:1", **STALE)
+    shown.tags[0] = shown.tags[0]._replace(options={**shown.tags[0].options, "scale": 0.1})
+    shown = Shown(*shown.tags, **STALE)
+    shown.show(t=21.47, s=21.47)
+    assert (shown.value("t"), shown.value("s")) == (215, 21)
+    shown.show(t=3_277.0)
+    assert (shown.value("t"), shown.status("t")) == (32_767, Quality.BAD_OUT_OF_RANGE)
+
+
 def test_text_of_an_enumeration_is_shown_as_its_number() -> None:
     mode = BridgeTag(TagId(3), "mode", ValueType.STRING, "R", texts=("off", "on", "trip"))
-    shown = Shown(mode, **STALE)
-    shown.show(mode="trip")
-    assert shown.value("mode") == 2
+    shown = Shown(mode, mode._replace(id=TagId(4), name="fault", numbers=(-1, 0, 70_000)), **STALE)
+    shown.show(mode="trip", fault="off")
+    assert (shown.value("mode"), shown.value("fault")) == (2, -1)
     shown.show(mode="else")
     assert (shown.value("mode"), shown.status("mode")) == (2, Quality.BAD_OUT_OF_RANGE)
 

@@ -90,6 +90,10 @@ def test_explicit_tag_among_automatic_ones_is_refused_not_avoided() -> None:
         ("x int16 R type=bool", ("x", "type", "E2662")),
         ("x int16 R type=decimal", ("x", "type", "E2662")),
         ("x float32 R byte_order=middle", ("x", "byte_order", "E5022")),
+        ("x float32 R scale=2", ("x", "scale", "E2662")),
+        ("x int16 R scale=0", ("x", "scale", "E2662")),
+        ("x int16 R scale=much", ("x", "scale", "E2662")),
+        ("x bool R scale=2 type=int16", ("x", "scale", "E2662")),
         ("x string R length=0", ("x", "length", "E5022")),
     ],
 )
@@ -122,9 +126,9 @@ def test_document_says_all_that_a_master_has_to_know() -> None:
     options = parse_bridge_options({"word_order": "little", "quality": "register"})
     entries = register_map([tag, mode], options)
     assert list(document_rows(entries)) == [
-        ("holding registers", "4x00005", "hr:4-5", "2", "tank|1", "float32", "CDAB", "RW", "bar", "0", "6", "",
+        ("holding registers", "4x00005", "hr:4-5", "2", "tank|1", "float32", "CDAB", "", "RW", "bar", "0", "6", "",
          "3x32769", "plc", "=cmd()"),
-        ("input registers", "3x00001", "ir:0", "1", "mode", "uint16", "AB", "R", "", "", "", "0 = off, 1 = on",
+        ("input registers", "3x00001", "ir:0", "1", "mode", "uint16", "AB", "", "R", "", "", "", "0 = off, 1 = on",
          "3x32770", "plc", ""),
     ]  # fmt: skip
     head, *rows = csv.reader(as_csv(entries).splitlines())

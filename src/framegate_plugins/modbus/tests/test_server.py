@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import ssl
 import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import trustme
+from cryptography.hazmat.primitives import serialization
 
 from framegate.contract.bridge import ServerTls
 from framegate.contract.command import Write
@@ -174,6 +176,23 @@ async def test_pipelined_requests_are_answered_each_with_its_id(tmp_path: Path) 
         assert [await master.hear() for _ in numbers] == [(number, 1, A_IS_5) for number in numbers]
 
 
+async def test_masters_do_not_hear_each_other(tmp_path: Path) -> None:
+    rows = [f"t{number} int16 RW" for number in range(8)]
+    async with BridgeTrial(rows, home=tmp_path) as trial:
+        trial.desk.echo = trial.show
+        trial.show({f"t{number}": number for number in range(8)})
+        masters = [await trial.connect() for _ in range(8)]
+
+        async def talk(number: int, master: Master) -> None:
+            for value in range(20):
+                write = struct.pack(">BHH", 6, number, 100 * number + value)
+                assert await master.ask(write) == write
+                answer = await master.ask(struct.pack(">BHH", 3, number, 1))
+                assert answer == struct.pack(">BBH", 3, 2, 100 * number + value)
+
+        await asyncio.gather(*(talk(number, master) for number, master in enumerate(masters)))
+
+
 async def test_request_in_pieces_is_answered_once_whole(tmp_path: Path) -> None:
     async with BridgeTrial(ROWS, home=tmp_path) as trial:
         trial.show(a=5)
@@ -212,20 +231,77 @@ async def test_close_hangs_up_while_writes_wait(tmp_path: Path) -> None:
 # -- other lines -------------------------------------------------------------------------------------------------
 
 
-async def test_rtu_over_tcp_answers_in_order_and_its_own_unit_only(tmp_path: Path) -> None:
+async def test_rtu_answers_its_own_unit_only(tmp_path: Path) -> None:
     async with BridgeTrial(ROWS, {"framing": "rtu", "unit": 7}, home=tmp_path) as trial:
         trial.show(a=5)
         master = await trial.connect()
         wrap: Callable[[int, int, bytes], bytes] = Rtu().wrap
-        trial.desk.held.add("a")
-        asked = (wrap(0, 7, WRITE_A), wrap(0, 8, READ_A), wrap(0, 7, READ_A), wrap(0, 7, b"\x07"))
-        for frame in asked:
+        for frame in (wrap(0, 8, READ_A), wrap(0, 255, READ_A), wrap(0, 7, READ_A)):
             master.writer.write(frame)
+        async with asyncio.timeout(DEADLINE_S):
+            assert await master.reader.readexactly(7) == wrap(0, 7, A_IS_5)
+
+
+async def test_write_that_an_rtu_master_does_not_wait_for_is_done_and_not_answered(tmp_path: Path) -> None:
+    wrap = Rtu().wrap
+    async with BridgeTrial(ROWS, {"framing": "rtu"}, home=tmp_path) as trial:
+        trial.show(a=5)
+        master = await trial.connect()
+        master.writer.write(wrap(0, 1, WRITE_A) + wrap(0, 1, READ_A))
         await trial.desk.submitted.wait()
+        master.writer.write(wrap(0, 1, READ_A))
+        async with asyncio.timeout(DEADLINE_S):
+            assert await master.reader.readexactly(14) == wrap(0, 1, A_IS_5) * 2
+
+
+@pytest.mark.parametrize("following", [READ_A, b""], ids=["request", "noise"])
+async def test_late_answer_is_not_sent_to_an_rtu_master_that_has_gone_on(following: bytes, tmp_path: Path) -> None:
+    wrap = Rtu().wrap
+    async with BridgeTrial(ROWS, {"framing": "rtu"}, home=tmp_path) as trial:
+        trial.show(a=5)
+        trial.desk.held.add("a")
+        master = await trial.connect()
+        master.writer.write(wrap(0, 1, WRITE_A))
+        await trial.desk.submitted.wait()
+        master.writer.write(wrap(0, 1, following) if following else b"\x55")
+        await asyncio.sleep(0.05)
         await trial.desk.release("a")
-        expected = wrap(0, 7, WRITE_A) + wrap(0, 7, A_IS_5)
+        await asyncio.sleep(0.05)
+        master.writer.write(wrap(0, 1, READ_A))
+        expected = wrap(0, 1, A_IS_5) * (2 if following else 1)
         async with asyncio.timeout(DEADLINE_S):
             assert await master.reader.readexactly(len(expected)) == expected
+        assert trial.desk.written == [("a", 7)]
+
+
+async def test_answers_of_other_units_on_the_bus_are_passed_over(tmp_path: Path) -> None:
+    wrap = Rtu().wrap
+    others = [
+        wrap(0, 5, b"\x03\x00\x00\x00\x02"), wrap(0, 5, b"\x03\x04\x10\x10\x10\x10"),
+        wrap(0, 5, b"\x10\x00\x00\x00\x01\x02\x00\x00"), wrap(0, 5, b"\x10\x00\x00\x00\x01"), wrap(0, 5, b"\x83\x02"),
+    ]  # fmt: skip
+    async with BridgeTrial(ROWS, {"framing": "rtu"}, home=tmp_path) as trial:
+        trial.show(a=5)
+        master = await trial.connect()
+        for other in others:
+            master.writer.write(other + wrap(0, 1, READ_A))
+            async with asyncio.timeout(DEADLINE_S):
+                assert await master.reader.readexactly(7) == wrap(0, 1, A_IS_5)
+        assert trial.desk.written == []
+
+
+async def test_one_host_cannot_take_every_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "WRITES_PER_HOST_MAX", 2)
+    async with BridgeTrial(ROWS, home=tmp_path) as trial:
+        trial.desk.held.add("a")
+        greedy = [await trial.connect() for _ in range(3)]
+        for master in greedy:
+            master.say(WRITE_A)
+        assert (await greedy[2].hear())[2] == b"\x86\x06"
+        async with elsewhere(trial) as other:
+            other.say(WRITE_A)
+            await trial.desk.release("a")
+            assert (await other.hear())[2] == WRITE_A
 
 
 async def test_unknown_function_is_refused_on_rtu_too(tmp_path: Path) -> None:
@@ -292,10 +368,21 @@ async def test_tls_lets_in_whom_the_ca_knows(trial: Trial, tmp_path: Path) -> No
         issued = ca.issue_cert("127.0.0.1")
         issued.cert_chain_pems[0].write_to_path(str(files[cert]))
         issued.private_key_pem.write_to_path(str(files[key]))
-    tls = ServerTls("cert.pem", "key.pem", "ca.pem", minimum="1.3")
+    locked = serialization.load_pem_private_key(files["key"].read_bytes(), None).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"secret")
+    )
+    files["key"].write_bytes(locked)
+    (tmp_path / "password").write_text("secret\n")
+    tls = ServerTls("cert.pem", "key.pem", "ca.pem", "${file:password}", "1.3")
     async with BridgeTrial(ROWS, home=tmp_path, url="tls+tcp://127.0.0.1:0", tls=tls) as shown:
         own = {"ca": str(files["ca"]), "cert": str(files["client"]), "key": str(files["client_key"])}
         await _read_and_write(trial, shown, shown.bridge.url, "tcp", tls=own)
+        unsigned = ssl.create_default_context(cafile=files["ca"])
+        stranger = Master(*await asyncio.open_connection("127.0.0.1", shown.port, ssl=unsigned))
+        stranger.say(READ_A)
+        assert await stranger.hung_up() == b""
+        await stranger.close()
+        assert shown.bridge.health().requests_total == 2
 
 
 async def _read_and_write(trial: Trial, shown: BridgeTrial, url: str, framing: str, **row: object) -> None:
