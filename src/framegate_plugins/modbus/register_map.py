@@ -166,7 +166,7 @@ def _narrowest(numbers: Iterable[int]) -> ValueType:
     """Type for the numbers of an enumeration."""
     low, high = min(numbers), max(numbers)
     if low < 0:
-        return ValueType.INT32 if -(1 << 31) <= low and high < 1 << 31 else ValueType.INT64
+        return ValueType.INT32 if low >= -(1 << 31) and high < 1 << 31 else ValueType.INT64
     return ValueType.UINT16 if high < 1 << 16 else ValueType.UINT32 if high < 1 << 32 else ValueType.UINT64
 
 

@@ -55,7 +55,7 @@ class Door:
             return None
         is_good = isinstance(command.value, float | int) and command.value < 10
         outcome = Outcome.CONFIRMED if is_good else Outcome.REJECTED
-        return CommandRecord(command, "bridge:b", Stage.DISPATCHED, outcome, "" if is_good else "E4206", "", 1, 2)
+        return CommandRecord(command, "bridge:b/anna", Stage.DISPATCHED, outcome, "" if is_good else "E4206", "", 1, 2)
 
 
 class Site:

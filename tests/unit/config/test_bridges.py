@@ -71,11 +71,11 @@ def test_a_bridge_is_told_what_its_patterns_allow(tmp_path: Path, plugins: Mappi
     told = bridge_tags(row, tables.variables, ids.__getitem__)
     told_rows = [tag._replace(device="", description="", options=dict(tag.options)) for tag in told]
     assert [(*row[:4], row.unit, *row[7:]) for row in told_rows] == [
-        (1, "a1", ValueType.INT16, "RW", "rpm", (0.0, 9.0), (), {"alias": "x"}),
-        (2, "a2", ValueType.FLOAT32, "R", "", (1.0, 2.0), (), {}),
-        (3, "m", ValueType.STRING, "R", "", None, ("off", "on"), {}),
-        (4, "a3", ValueType.FLOAT64, "R", "", None, (), {}),
-        (5, "a4", ValueType.FLOAT64, "R", "", None, (), {}),
+        (1, "a1", ValueType.INT16, "RW", "rpm", (0.0, 9.0), (), {"alias": "x"}, ()),
+        (2, "a2", ValueType.FLOAT32, "R", "", (1.0, 2.0), (), {}, ()),
+        (3, "m", ValueType.STRING, "R", "", None, ("off", "on"), {}, (0, 1)),
+        (4, "a3", ValueType.FLOAT64, "R", "", None, (), {}, ()),
+        (5, "a4", ValueType.FLOAT64, "R", "", None, (), {}, ()),
     ]  # fmt: skip
 
 

@@ -43,7 +43,8 @@ def test_automatic_places_are_packed_in_order_and_aligned_to_their_width() -> No
     assert places(rows, {"automatic_from": 100})[:2] == ["hr:100", "hr:102-103"]
 
 
-ROW = st.tuples(st.sampled_from([type_.value for type_ in ValueType]), st.sampled_from(["R", "RW", "W"]))
+SHOWN = [type_.value for type_ in ValueType if type_ is not ValueType.JSON]
+ROW = st.tuples(st.sampled_from(SHOWN), st.sampled_from(["R", "RW", "W"]))
 
 
 @given(st.lists(ROW, max_size=60), st.lists(ROW, max_size=10))

@@ -75,7 +75,7 @@ class TalkBridge:
                 return self.values.get(self.tags[name].id)
             case ["show", name]:
                 tag = self.tags[name]
-                return [tag.type.value, *tag[3:-1], dict(tag.options)]
+                return [tag.type.value, *tag[3:9], dict(tag.options)]
             case ["rows"]:
                 return {"rows": self.rows, "columns": len(self.columns), "known": len(self.values)}
             case ["set", name, value]:
