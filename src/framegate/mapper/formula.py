@@ -19,7 +19,9 @@ from framegate.mapper.alarms import Alarms
 from framegate.mapper.columns import BAD, SEVERITY, Clamp, Columns, Rows
 from framegate.mapper.expression import BOOLEAN, NUMBER, TEXT, Expression
 from framegate.mapper.inputs import TEXT_BYTES_MAX, Feed, Inputs, Slots, lua_text
-from framegate.mapper.lua import NONE_FAILED, Assignment, Program, quoted
+from framegate.mapper.instructions import code_of
+from framegate.mapper.lua import quoted
+from framegate.mapper.program import NONE_FAILED, Assignment, Program
 
 NOT_FINITE = "the result is not a finite number"
 TEXT_UNUSABLE = f"its value is no text of at most {TEXT_BYTES_MAX:,} bytes"
@@ -52,7 +54,6 @@ TEMPLATES_MAX = 16_384
 def assignment_of(expression: Expression, form: int, tags: tuple[int, ...], slots: Mapping[str, int]) -> Assignment:
     """An expression as Lua. form: of its tag;  tags: forms of the tags it reads, as they come;  slots: by name."""
     shape = expression.shape
-    is_plain = form != TEXT and TEXT not in tags and not shape.texts
     key = (shape.template, form, tags)
     template = _templates.get(key)
     if template is None:
@@ -60,15 +61,16 @@ def assignment_of(expression: Expression, form: int, tags: tuple[int, ...], slot
         if len(_templates) >= TEMPLATES_MAX:
             _templates.clear()
         _templates[key] = template
+    code = None if form == TEXT or TEXT in tags or shape.texts else code_of(shape, form, tags)
     if not shape.tags and not shape.texts:
-        return Assignment(template, expression.literals, (), is_plain)
+        return Assignment(template, expression.literals, (), (), code)
     words = list(expression.literals)
     for place in shape.texts:
         words[place] = quoted(words[place][1:-1])
-    for place in shape.tags:
-        words[place] = str(slots[words[place][1:-1]])
-    read = tuple([slots[name] for name in expression.dependencies])
-    return Assignment(template, tuple(words), read, is_plain)
+    tag_slots = tuple([slots[name] for name in expression.tag_names])
+    for place, slot in zip(shape.tags, tag_slots, strict=True):
+        words[place] = str(slot)
+    return Assignment(template, tuple(words), tuple(dict.fromkeys(tag_slots)), tag_slots, code)
 
 
 def _template(expression: Expression, form: int, tags: tuple[int, ...]) -> str:
@@ -102,9 +104,8 @@ class Evaluation:
         self._ids = [formula.tag_id for formula in formulas]
         self._names = {formula.tag_id: formula.name for formula in formulas}
         self._table: Slots | None = inputs.table([formula.assignment.slots for formula in formulas])
-        self._value, self._result = np.zeros(len(formulas)), np.zeros(len(formulas))
-        assignments = [formula.assignment for formula in formulas]
-        self._program = Program(inputs.machine, assignments, self._value, self._result)
+        self._program = Program(inputs.machine, [formula.assignment for formula in formulas])
+        self._value, self._result = self._program.value, self._program.result
 
     def run(self, columns: Columns, rows: Rows | slice, inputs: Inputs, alarms: Alarms | None, now_ns: int) -> None:
         """Put results, their quality and, for rows without a source, their time in place."""

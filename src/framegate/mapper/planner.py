@@ -5,7 +5,6 @@ Pure: it reads the compiled rows and the slots and places of the state, and chan
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
@@ -18,7 +17,6 @@ from framegate.mapper.formula import Evaluation, Formula, Step
 from framegate.mapper.inputs import Feed
 from framegate.mapper.layout import Group, Layout, Output, State, Whole
 from framegate.mapper.linear import linear
-from framegate.mapper.lua import LOOP_ROWS_MIN
 from framegate.mapper.processing import AS_READ, Processing
 from framegate.mapper.report import sieve
 
@@ -186,20 +184,12 @@ class Planner:
         for at, row in rows:
             formula = self.formulas[row.tag_id]
             by_level.setdefault((formula.level, formula.is_timed), []).append((at, row))
-        for (level, _), unsorted in by_level.items():
-            members = self._side_by_side(unsorted)
+        for (level, _), members in by_level.items():
             formulas = [self.formulas[row.tag_id] for _, row in members]
             evaluation = Evaluation(formulas, self._state.inputs)
             step = self._step(members, evaluation, column, formulas[0].form, count)
             assert step is not None
             levels.append((level, group, step))
-
-    def _side_by_side(self, members: list[tuple[int, MappingRow]]) -> list[tuple[int, MappingRow]]:
-        """Expressions of one shape together, because they run as one loop; the others in their order."""
-        templates = [self.formulas[row.tag_id].assignment.template for _, row in members]
-        counts = Counter(templates)
-        keys = [template if counts[template] >= LOOP_ROWS_MIN else "" for template in templates]
-        return [members[at] for at in sorted(range(len(members)), key=keys.__getitem__)]
 
     def _step(
         self,

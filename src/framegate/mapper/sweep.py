@@ -1,0 +1,174 @@
+"""Expressions evaluated operator by operator over columns, not expression by expression.
+
+All instructions of one level that share an operator run as one compiled loop over the rows that have them, so what
+counts is how many operators the levels hold, and not how many expressions differ. Operands are places in one column
+of float64:
+
+    values of the rows | results of the rows | literals and constants | results of instructions, loop by loop
+
+Source: the vectorised interpreter of P. Boncz et al., "MonetDB/X100: Hyper-Pipelining Query Execution", CIDR 2005.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from math import inf
+from typing import NamedTuple
+
+import numpy as np
+
+from framegate.contract.frame import Float64Column, Int32Column
+from framegate.mapper.instructions import OPERATORS, Code, Operand, Source
+
+OPERANDS_MAX = 3
+STEP_WORDS = 3 + OPERANDS_MAX
+_LOOPS: Mapping[str, str] = {
+    name: text.format(a="s[a[i]]", b="s[b[i]]", c="s[c[i]]", tag="x[a[i]]") for name, text in OPERATORS.items()
+}
+_COPY = "s[a[i]]"
+_SIGNS = {Source.LITERAL: 1.0, Source.MINUS_LITERAL: -1.0}
+_NUMBERS = (*_SIGNS, Source.CONSTANT)
+
+
+class Bound(NamedTuple):
+    """The instructions of one row's expression, and what their operands are here.
+
+    literals  as written, by place among the literals of the text;  slots: of inputs, by place among the tags of it
+    """
+
+    row: int
+    code: Code
+    literals: Sequence[str]
+    slots: Sequence[int]
+
+
+class Sweep(NamedTuple):
+    """A column and the loops that run over it, in their order.
+
+    value, result  float64[rows], parts of the column
+    operands       places of all operands of all loops
+    steps          STEP_WORDS per loop: its Lua, its count of rows, the place of its first result, and where each of its
+                   OPERANDS_MAX operands begins among `operands`
+    """
+
+    column: Float64Column
+    value: Float64Column
+    result: Float64Column
+    operands: Int32Column
+    steps: Sequence[str | int]
+
+
+def sweep_of(rows: int, members: Sequence[Bound]) -> Sweep:
+    """The sweep over some expressions of `rows`; results of other rows are left alone."""
+    return _Layout(rows, members).sweep()
+
+
+class _Alike:
+    """Expressions with the same instructions; their rows lie side by side in every loop but the last.
+
+    first    place of the first row's result, by instruction
+    numbers  the same of operands that are literals or constants
+    """
+
+    __slots__ = ("code", "first", "members", "numbers", "rows")
+
+    def __init__(self, code: Code) -> None:
+        self.code = code
+        self.members: list[Bound] = []
+        self.rows: list[int] = []
+        self.first = [0] * len(code.instructions)
+        self.numbers: dict[Operand, int] = {}
+
+
+class _Layout:
+    """Gives everything its place."""
+
+    def __init__(self, rows: int, members: Sequence[Bound]) -> None:
+        self._rows = rows
+        self._numbers: list[float] = []
+        self._operands: list[int] = []
+        self._steps: list[str | int] = []
+        found: dict[Code, _Alike] = {}
+        for bound in members:
+            alike = found.get(bound.code)
+            if alike is None:
+                alike = found[bound.code] = _Alike(bound.code)
+            alike.members.append(bound)
+            alike.rows.append(bound.row)
+        self._all = tuple(found.values())
+
+    def sweep(self) -> Sweep:
+        rows = self._rows
+        loops: dict[tuple[int, str], list[tuple[_Alike, int]]] = {}
+        for alike in self._all:
+            for at, instruction in enumerate(alike.code.instructions):
+                loops.setdefault((instruction.level, instruction.operator), []).append((alike, at))
+                for operand in instruction.operands:
+                    self._place_number(alike, operand)
+            self._place_number(alike, alike.code.result)
+        end = 2 * rows + len(self._numbers)
+        for (_, operator), parts in sorted(loops.items(), key=lambda entry: entry[0]):
+            end = self._add_loop(_LOOPS[operator], end, parts)
+        self._add_results()
+        column = np.zeros(end)
+        column[2 * rows : 2 * rows + len(self._numbers)] = self._numbers
+        operands = np.array(self._operands, np.int32)
+        return Sweep(column, column[:rows], column[rows : 2 * rows], operands, self._steps)
+
+    def _place_number(self, alike: _Alike, operand: Operand) -> None:
+        """The literals of all rows side by side, a constant once."""
+        source, place = operand
+        if operand in alike.numbers or source not in _NUMBERS:
+            return
+        alike.numbers[operand] = 2 * self._rows + len(self._numbers)
+        if source is Source.CONSTANT:
+            self._numbers.append(place)
+            return
+        sign, at = _SIGNS[source], int(place)
+        self._numbers += [sign * number_of(bound.literals[at]) for bound in alike.members]
+
+    def _add_loop(self, source: str, first: int, parts: Sequence[tuple[_Alike, int]]) -> int:
+        """A loop whose results begin at `first`; returns where they end."""
+        end = first
+        for alike, at in parts:
+            alike.first[at] = end
+            end += len(alike.rows)
+        alike, at = parts[0]
+        starts = []
+        for number in range(len(alike.code.instructions[at].operands)):
+            starts.append(len(self._operands))
+            for alike, at in parts:
+                self._operands += self._places(alike, alike.code.instructions[at].operands[number])
+        self._steps += [source, end - first, first, *starts, *[0] * (OPERANDS_MAX - len(starts))]
+        return end
+
+    def _add_results(self) -> None:
+        """The last loop puts each row's result where it is looked for."""
+        places = list(range(self._rows, 2 * self._rows))
+        for alike in self._all:
+            for row, place in zip(alike.rows, self._places(alike, alike.code.result), strict=True):
+                places[row] = place
+        self._steps += [_COPY, self._rows, self._rows, len(self._operands), *[0] * (OPERANDS_MAX - 1)]
+        self._operands += places
+
+    def _places(self, alike: _Alike, operand: Operand) -> Iterable[int]:
+        """Of one operand, row by row."""
+        source, place = operand
+        if source is Source.VALUE:
+            return alike.rows
+        if source is Source.TAG:
+            return [bound.slots[int(place)] for bound in alike.members]
+        if source is Source.CONSTANT:
+            return [alike.numbers[operand]] * len(alike.rows)
+        first = alike.first[int(place)] if source is Source.RESULT else alike.numbers[operand]
+        return range(first, first + len(alike.rows))
+
+
+def number_of(word: str) -> float:
+    """A number as Lua reads it."""
+    if word[:2] not in {"0x", "0X"}:
+        return float(word)
+    try:
+        return float(int(word, 16))
+    except OverflowError:
+        return inf
