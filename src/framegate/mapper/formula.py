@@ -18,7 +18,7 @@ from framegate.contract.quality import Quality
 from framegate.mapper.alarms import Alarms
 from framegate.mapper.columns import BAD, SEVERITY, Clamp, Columns, Rows
 from framegate.mapper.expression import BOOLEAN, NUMBER, TEXT, Expression
-from framegate.mapper.inputs import TEXT_BYTES_MAX, Feed, Inputs, Slots, lua_text
+from framegate.mapper.inputs import TEXT_BYTES_MAX, Feed, Inputs, lua_text
 from framegate.mapper.instructions import code_of
 from framegate.mapper.lua import quoted
 from framegate.mapper.program import NONE_FAILED, Assignment, Program
@@ -103,7 +103,7 @@ class Evaluation:
         self._form, self._has_source, self._is_timed = first.form, first.has_source, first.is_timed
         self._ids = [formula.tag_id for formula in formulas]
         self._names = {formula.tag_id: formula.name for formula in formulas}
-        self._table: Slots | None = inputs.table([formula.assignment.slots for formula in formulas])
+        self._table = inputs.table([formula.assignment.slots for formula in formulas])
         self._program = Program(inputs.machine, [formula.assignment for formula in formulas])
         self._value, self._result = self._program.value, self._program.result
 
@@ -116,8 +116,9 @@ class Evaluation:
             failed = {**failed, **unusable}
         failing = self._judge(failed)
         if not self._has_source:
-            columns.time[rows] = now_ns if self._is_timed or self._table is None else inputs.newest(self._table)
-        quality = before if self._table is None else worse(before, inputs.worst(self._table))
+            self._set_time(columns, rows, inputs, now_ns)
+        worst = None if self._table is None else inputs.worst(self._table)
+        quality = before if worst is None else worse(before, worst)
         if failing is not None or (alarms is not None and alarms.failing):
             quality = self._tell(quality, failing, failed, alarms)
         if quality is not before:
@@ -127,6 +128,15 @@ class Evaluation:
             columns.take_value(results.copy())
         else:
             columns.own_value()[rows] = results
+
+    def _set_time(self, columns: Columns, rows: Rows | slice, inputs: Inputs, now_ns: int) -> None:
+        """Of calculated rows: that of their newest input, or now."""
+        if self._is_timed or self._table is None:
+            columns.time[rows] = now_ns
+        elif isinstance(rows, slice):
+            columns.time = inputs.newest(self._table)
+        else:
+            columns.time[rows] = inputs.newest(self._table)
 
     def _take(self, value: ValueColumn) -> Mapping[int, str]:
         """Hand the rows' own values to the program; returns those that it cannot use."""
@@ -140,6 +150,8 @@ class Evaluation:
 
     def _judge(self, failed: Mapping[int, str]) -> npt.NDArray[np.bool_] | None:
         """Which rows have no usable result; None: all have."""
+        if self._program.is_finite:
+            return None
         result = self._result
         if failed:
             result[list(failed)] = np.nan if self._form != TEXT else 0.0
@@ -148,7 +160,7 @@ class Evaluation:
             failing[list(failed)] = True
             return failing if failed else None
         fine = np.isfinite(result)
-        return None if fine.all() else ~fine
+        return None if np.count_nonzero(fine) == len(fine) else ~fine
 
     def _tell(
         self,

@@ -7,7 +7,7 @@ by its deadband or turned into the text of its enum, and an expression wants the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,14 @@ from framegate.mapper.lua import Machine
 
 TEXT_BYTES_MAX = 16_384  # of one text that an expression reads; a longer one fails the expression
 Slots = npt.NDArray[np.intp]
+_Number = TypeVar("_Number", np.uint32, np.int64)
+
+
+class Table(NamedTuple):
+    """Inputs of some rows. all: their slots, each once;  columns: the first slot of each row, the second, ..."""
+
+    all: Slots
+    columns: tuple[Slots, ...]
 
 
 class Inputs:
@@ -42,22 +50,23 @@ class Inputs:
             self._machine = Machine(self.value)
         return self._machine
 
-    def table(self, rows: Sequence[Sequence[int]]) -> Slots | None:
-        """intp[rows, most]: the slots of each row's inputs, filled up with slot 0; None when no row has any."""
+    def table(self, rows: Sequence[Sequence[int]]) -> Table | None:
+        """The slots of each row's inputs, filled up with slot 0; None when no row has any."""
         most = max(map(len, rows), default=0)
         if not most:
             return None
-        return np.array([[*slots, *[0] * (most - len(slots))] for slots in rows], np.intp)
+        slots = np.array([[*slots, *[0] * (most - len(slots))] for slots in rows], np.intp)
+        return Table(np.unique(slots), tuple(np.ascontiguousarray(slots.T)))
 
-    def worst(self, table: Slots) -> UInt32Column:
-        """The worst quality among each row's inputs, without information bits."""
-        found: UInt32Column = self.quality[table].max(axis=1) & np.uint32(CODE)
-        return found
+    def worst(self, table: Table) -> UInt32Column | None:
+        """The worst quality among each row's inputs, without information bits; None: all are Good."""
+        if not np.count_nonzero(self.quality[table.all]):
+            return None
+        return _largest(self.quality, table) & np.uint32(CODE)
 
-    def newest(self, table: Slots) -> Int64Column:
+    def newest(self, table: Table) -> Int64Column:
         """The newest source time among each row's inputs."""
-        found: Int64Column = self.time[table].max(axis=1)
-        return found
+        return _largest(self.time, table)
 
     def take_over(self, previous: Inputs) -> None:
         """Begin with what another mapping knew."""
@@ -101,6 +110,14 @@ class Feed(NamedTuple):
             if text is None and not inputs.quality[slot] & BAD:
                 inputs.quality[slot] = Quality.BAD_OUT_OF_RANGE
             texts[slot] = text or b""
+
+
+def _largest(column: npt.NDArray[_Number], table: Table) -> npt.NDArray[_Number]:
+    first, *others = table.columns
+    found = column[first]
+    for slots in others:  # few: one call for each is quicker than a reduction
+        found = np.maximum(found, column[slots])
+    return found
 
 
 def lua_text(value: Any) -> bytes | None:

@@ -20,7 +20,8 @@ from framegate.mapper.grammar import BOOLEAN, CONSTANTS, FALSE, FUNCTIONS, NUMBE
 CODES_MAX = 16_384  # shapes whose instructions are remembered
 
 _TWO_SIDED = ("+", "-", "*", "/", "%", "^")
-_COMPARING = ("==", "~=", "<", "<=", ">", ">=")
+_COMPARING = ("==", "~=", "<", "<=")
+_MIRRORED = {">": "<", ">=": "<="}  # with their operands the other way round: fewer operators are fewer loops
 _CONDITIONS = (*_COMPARING, "bit", "not")
 _FOLDED = ("min", "max")  # from left to right, two at a time
 OPERATORS: Mapping[str, str] = {
@@ -60,21 +61,31 @@ class Operand(NamedTuple):
 
 
 class Instruction(NamedTuple):
-    """level: 0 where no operand is a result, else 1 above the highest of theirs."""
+    """height: how many instructions, this one included, lie on the longest way from here to what the code gives."""
 
     operator: str
     operands: tuple[Operand, ...]
-    level: int
+    height: int = 1
+
+    @property
+    def needs(self) -> frozenset[int]:
+        """Instructions whose results are operands."""
+        return frozenset(int(operand.place) for operand in self.operands if operand.source is Source.RESULT)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Code:
-    """Instructions, each behind those it needs, and what the expression gives in the end."""
+    """Instructions, each behind those it needs, and what the expression gives in the end.
+
+    readers  by instruction, those that need its result
+    """
 
     instructions: tuple[Instruction, ...]
+    readers: tuple[tuple[int, ...], ...]
     result: Operand
 
 
+_OPPOSITE = {Source.LITERAL: Source.MINUS_LITERAL, Source.MINUS_LITERAL: Source.LITERAL}
 _VALUE = Operand(Source.VALUE)
 _ALWAYS = Operand(Source.CONSTANT, 1.0)
 _CONSTANTS: Mapping[str, Operand] = {
@@ -100,7 +111,18 @@ def code_of(shape: Shape, form: int, tags: tuple[int, ...]) -> Code:
     """
     writer = _Writer(form, tags)
     result = _only(writer.part(shape.root))
-    return Code(tuple(writer.instructions), result)
+    return _code(writer.instructions, result)
+
+
+def _code(instructions: Sequence[Instruction], result: Operand) -> Code:
+    readers: list[list[int]] = [[] for _ in instructions]
+    heights = [1] * len(instructions)
+    for at in reversed(range(len(instructions))):  # those that read it lie behind it
+        for needed in instructions[at].needs:
+            readers[needed].append(at)
+            heights[needed] = max(heights[needed], heights[at] + 1)
+    known = [one._replace(height=height) for one, height in zip(instructions, heights, strict=True)]
+    return Code(tuple(known), tuple(map(tuple, readers)), result)
 
 
 def _part(form: int, operand: Operand) -> _Part:
@@ -150,6 +172,10 @@ class _Writer:
     def _operator(self, word: str, operands: Sequence[Operand]) -> _Part:
         """An operator or function whose operands are all numbers or all conditions."""
         result = operands[0]
+        if word in _MIRRORED:
+            word, operands = _MIRRORED[word], operands[::-1]
+        if word == "-" and operands[1].source in _OPPOSITE:  # x - 3 is x + -3, to the last bit
+            word, operands = "+", [operands[0], operands[1]._replace(source=_OPPOSITE[operands[1].source])]
         if word in _FOLDED:
             for operand in operands[1:]:
                 result = self._write(word, result, operand)
@@ -185,8 +211,5 @@ class _Writer:
         return _part(form, self._write(operator, Operand(Source.TAG, place)))
 
     def _write(self, operator: str, *operands: Operand) -> Operand:
-        needed = [
-            self.instructions[int(operand.place)].level for operand in operands if operand.source is Source.RESULT
-        ]
-        self.instructions.append(Instruction(operator, operands, max(needed, default=-1) + 1))
+        self.instructions.append(Instruction(operator, operands))
         return Operand(Source.RESULT, len(self.instructions) - 1)

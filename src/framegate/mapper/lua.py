@@ -35,10 +35,13 @@ class Machine:
         self.inputs_address: int = inputs.ctypes.data
         self.input_texts = self.table()
 
-    def sweep(self, sweep: Sweep) -> Callable[[], None]:
-        """The sweep as one call; it points into the sweep's columns, which the caller keeps."""
+    def sweep(self, sweep: Sweep) -> Callable[[], float]:
+        """The sweep as one call, which gives 0 when all results are finite, else NaN.
+
+        It points into the sweep's columns; the caller keeps them.
+        """
         steps = self.list_of(sweep.steps)
-        call: Callable[[], None] = self._sweep(
+        call: Callable[[], float] = self._sweep(
             sweep.column.ctypes.data,
             sweep.operands.ctypes.data,
             self.inputs_address,

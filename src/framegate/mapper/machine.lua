@@ -72,29 +72,47 @@ local function warm(loop)
   end
   local s, a = ffi.cast(numbers, column), ffi.cast(integers, places)
   for _ = 1, WARM_RUNS do loop(WARM_ROWS, s, s, WARM_ROWS, a, a + WARM_ROWS, a + 2 * WARM_ROWS) end
+  return loop
 end
 jit.off(warm)
 local operators = {}
 local function operator(source)
   local loop = operators[source]
   if not loop then
-    loop = assert(compile('function(n, s, x, to, a, b, c) for i = 0, n - 1 do s[to + i] = ' .. source .. ' end end'))
-    warm(loop)
+    local head, tail = 'function(n, s, x, to, a, b, c) for i = 0, n - 1 do s[to + i] = ', ' end end'
+    loop = warm(assert(compile(head .. source .. tail)))
     operators[source] = loop
   end
   return loop
 end
--- steps: per loop its source, the count of its rows, its first place, and where its three operands begin in places
+-- The last loop: what lies at a goes to the results; 0 when all of it is finite, else NaN.
+local function finish(n, s, _, to, a)
+  local sum = 0
+  for i = 0, n - 1 do
+    local found = s[a[i]]
+    s[to + i] = found
+    sum = sum + (found - found)
+  end
+  return sum
+end
+local is_finish_warm = false
+-- steps: per loop its source, the count of its rows, its first place, and where its three operands begin in places; the
+-- last one has no source
 local function sweep(column, places, x, steps, count)
+  if not is_finish_warm then warm(finish) end
+  is_finish_warm = true
   local s, all, loops, counts, firsts, a, b, c = at(column), ffi.cast(integers, places), {}, {}, {}, {}, {}, {}
   x = at(x)
   for step = 1, count do
     local place = (step - 1) * 6
-    loops[step], counts[step], firsts[step] = operator(steps[place + 1]), steps[place + 2], steps[place + 3]
+    loops[step] = step < count and operator(steps[place + 1]) or finish
+    counts[step], firsts[step] = steps[place + 2], steps[place + 3]
     a[step], b[step], c[step] = all + steps[place + 4], all + steps[place + 5], all + steps[place + 6]
   end
+  local last = count - 1
   local function call()
-    for step = 1, count do loops[step](counts[step], s, x, firsts[step], a[step], b[step], c[step]) end
+    for step = 1, last do loops[step](counts[step], s, x, firsts[step], a[step], b[step], c[step]) end
+    return finish(counts[count], s, x, firsts[count], a[count])
   end
   jit.off(call)
   return call

@@ -69,9 +69,12 @@ class Mapping:
             return (batch,)
         if layout.straight is not None and batch.value.dtype.char in WHOLE_KINDS:
             return (layout.straight.apply(batch),)  # whole numbers scaled are finite: there is nothing to silence
-        # NaN and infinity are legal inputs and outcomes; numpy must not warn about them.
-        with np.errstate(all="ignore"):
+        if layout.is_exact:
             left = layout.run(batch, self._state, batch.gateway_time)
+        else:
+            # NaN and infinity are legal inputs and outcomes; numpy must not warn about them.
+            with np.errstate(all="ignore"):
+                left = layout.run(batch, self._state, batch.gateway_time)
         if self._alarms is not None:
             left += self._alarms.take(batch.gateway_time)
         return left

@@ -143,7 +143,10 @@ class Planner:
             misfits = [at for at, row in known if row.tag_id in self.formulas and not self._fits(row, kind)]
             plain = [entry for entry in known if not self._fits(entry[1], kind)]
         pairs = [(1.0, 0.0) if row is None else (row.scale, row.offset) for row in rows]
-        is_moved = column == "d" and (kind != "d" or any(pair != (1.0, 0.0) for pair in pairs))
+        levels_of_rows = {self.formulas[row.tag_id].level for _, row in fitting}
+        # A number that one expression is put through anyway becomes float64 there.
+        is_replaced = len(fitting) == len(rows) and len(levels_of_rows) == 1
+        is_moved = column == "d" and ((kind != "d" and not is_replaced) or any(pair != (1.0, 0.0) for pair in pairs))
         number = len(groups)
         groups.append(
             Group(
@@ -264,7 +267,12 @@ class Planner:
 def _layout(tag: Int32Column | None, groups: Sequence[Group], levels: _Levels) -> Layout:
     levels.sort(key=lambda entry: entry[:2])
     straight = groups[0].straight if len(groups) == 1 and not levels else None
-    return Layout(tag, tuple(groups), tuple((group, step) for _, group, step in levels), straight)
+    work = tuple((group, step) for _, group, step in levels)
+    is_exact = not any(
+        group.linear is not None or group.whole is not None or any(output.sieve is not None for output in group.outputs)
+        for group in groups
+    ) and not any(step.clamp is not None for _, step in work)
+    return Layout(tag, tuple(groups), work, straight, is_exact)
 
 
 def _whole(rows: Sequence[MappingRow]) -> Whole:

@@ -46,10 +46,12 @@ class Program:
 
     value, result   float64[rows]: what the rows bring, and what they become
     texts, results  the same for texts, as Lua tables by row, from 0
+    is_finite       True: all results of the last run are known to be finite numbers
     """
 
     __slots__ = (
-        "_assignments", "_calls", "_closures", "_columns", "_machine", "_sweep", "result", "results", "texts", "value",
+        "_assignments", "_calls", "_closures", "_columns", "_machine", "_sweep", "is_finite", "result", "results",
+        "texts", "value",
     )  # fmt: skip
 
     def __init__(self, machine: Machine, assignments: Sequence[Assignment]) -> None:
@@ -67,6 +69,7 @@ class Program:
         self._columns = sweep  # what addresses in Lua point into
         self.value, self.result = sweep.value, sweep.result
         self._sweep = machine.sweep(sweep) if swept else None
+        self.is_finite = False
         of_sweep = {one.row for one in swept}
         lines = [row for row in range(len(assignments)) if row not in of_sweep]
         for start in range(0, len(lines), FUSED_MAX):
@@ -75,8 +78,7 @@ class Program:
 
     def run(self) -> Mapping[int, str]:
         """Run every assignment; returns why, by row, those failed that did."""
-        if self._sweep is not None:
-            self._sweep()
+        self.is_finite = self._sweep is not None and self._sweep() == 0 and not self._calls
         failed: Mapping[int, str] = NONE_FAILED
         for rows, call in self._calls:
             try:

@@ -1,19 +1,22 @@
 """Expressions evaluated operator by operator over columns, not expression by expression.
 
-All instructions of one level that share an operator run as one compiled loop over the rows that have them, so what
-counts is how many operators the levels hold, and not how many expressions differ. Operands are places in one column
-of float64:
+Instructions that share an operator run as one compiled loop over the rows that have them, so the cost is one loop per
+change of operator, and next to nothing per row, however many expressions differ. Operands are places in one column of
+float64:
 
     values of the rows | results of the rows | literals and constants | results of instructions, loop by loop
 
-Source: the vectorised interpreter of P. Boncz et al., "MonetDB/X100: Hyper-Pipelining Query Execution", CIDR 2005.
+Loops are few because the longest ways go first: an operator waits until all that can join it have come.
+
+Sources: the vectorised interpreter of P. Boncz et al., "MonetDB/X100: Hyper-Pipelining Query Execution", CIDR 2005;
+list scheduling by critical path, T. C. Hu, "Parallel Sequencing and Assembly Line Problems", 1961.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import inf
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -25,7 +28,7 @@ STEP_WORDS = 3 + OPERANDS_MAX
 _LOOPS: Mapping[str, str] = {
     name: text.format(a="s[a[i]]", b="s[b[i]]", c="s[c[i]]", tag="x[a[i]]") for name, text in OPERATORS.items()
 }
-_COPY = "s[a[i]]"
+_TO_RESULTS = ""
 _SIGNS = {Source.LITERAL: 1.0, Source.MINUS_LITERAL: -1.0}
 _NUMBERS = (*_SIGNS, Source.CONSTANT)
 
@@ -48,7 +51,7 @@ class Sweep(NamedTuple):
     value, result  float64[rows], parts of the column
     operands       places of all operands of all loops
     steps          STEP_WORDS per loop: its Lua, its count of rows, the place of its first result, and where each of its
-                   OPERANDS_MAX operands begins among `operands`
+                   OPERANDS_MAX operands begins among `operands`; the last one only gathers the results
     """
 
     column: Float64Column
@@ -80,6 +83,15 @@ class _Alike:
         self.numbers: dict[Operand, int] = {}
 
 
+_Part: TypeAlias = tuple[_Alike, int]
+"""One instruction of theirs, by its place."""
+
+
+def _height(part: _Part) -> int:
+    alike, at = part
+    return alike.code.instructions[at].height
+
+
 class _Layout:
     """Gives everything its place."""
 
@@ -99,21 +111,37 @@ class _Layout:
 
     def sweep(self) -> Sweep:
         rows = self._rows
-        loops: dict[tuple[int, str], list[tuple[_Alike, int]]] = {}
         for alike in self._all:
-            for at, instruction in enumerate(alike.code.instructions):
-                loops.setdefault((instruction.level, instruction.operator), []).append((alike, at))
+            for instruction in alike.code.instructions:
                 for operand in instruction.operands:
                     self._place_number(alike, operand)
             self._place_number(alike, alike.code.result)
         end = 2 * rows + len(self._numbers)
-        for (_, operator), parts in sorted(loops.items(), key=lambda entry: entry[0]):
+        for operator, parts in self._loops():
             end = self._add_loop(_LOOPS[operator], end, parts)
         self._add_results()
         column = np.zeros(end)
         column[2 * rows : 2 * rows + len(self._numbers)] = self._numbers
         operands = np.array(self._operands, np.int32)
         return Sweep(column, column[:rows], column[rows : 2 * rows], operands, self._steps)
+
+    def _loops(self) -> Iterator[tuple[str, Sequence[_Part]]]:
+        """Operators in an order in which every operand is there when it is needed."""
+        ready: dict[str, list[_Part]] = {}
+        waits = {alike: [len(each.needs) for each in alike.code.instructions] for alike in self._all}
+        for alike in self._all:
+            for at, instruction in enumerate(alike.code.instructions):
+                if not waits[alike][at]:
+                    ready.setdefault(instruction.operator, []).append((alike, at))
+        while ready:
+            operator = max(ready, key=lambda word: (max(map(_height, ready[word])), len(ready[word]), word))
+            parts = ready.pop(operator)
+            yield operator, parts
+            for alike, at in parts:
+                for reader in alike.code.readers[at]:
+                    waits[alike][reader] -= 1
+                    if not waits[alike][reader]:
+                        ready.setdefault(alike.code.instructions[reader].operator, []).append((alike, reader))
 
     def _place_number(self, alike: _Alike, operand: Operand) -> None:
         """The literals of all rows side by side, a constant once."""
@@ -127,7 +155,7 @@ class _Layout:
         sign, at = _SIGNS[source], int(place)
         self._numbers += [sign * number_of(bound.literals[at]) for bound in alike.members]
 
-    def _add_loop(self, source: str, first: int, parts: Sequence[tuple[_Alike, int]]) -> int:
+    def _add_loop(self, source: str, first: int, parts: Sequence[_Part]) -> int:
         """A loop whose results begin at `first`; returns where they end."""
         end = first
         for alike, at in parts:
@@ -148,7 +176,7 @@ class _Layout:
         for alike in self._all:
             for row, place in zip(alike.rows, self._places(alike, alike.code.result), strict=True):
                 places[row] = place
-        self._steps += [_COPY, self._rows, self._rows, len(self._operands), *[0] * (OPERANDS_MAX - 1)]
+        self._steps += [_TO_RESULTS, self._rows, self._rows, len(self._operands), *[0] * (OPERANDS_MAX - 1)]
         self._operands += places
 
     def _places(self, alike: _Alike, operand: Operand) -> Iterable[int]:
