@@ -141,7 +141,7 @@ class Evaluation:
     def _take(self, value: ValueColumn) -> Mapping[int, str]:
         """Hand the rows' own values to the program; returns those that it cannot use."""
         if self._form != TEXT:
-            np.copyto(self._value, value, casting="unsafe")
+            self._value[:] = value
             return NONE_FAILED
         texts, given = self._program.texts, [lua_text(text) for text in value.tolist()]
         for row, text in enumerate(given):

@@ -30,13 +30,18 @@ class Table(NamedTuple):
 
 
 class Inputs:
-    """Columns by slot. Slot 0 belongs to no tag and is Good: rows with fewer inputs than others point at it."""
+    """Columns by slot. Slot 0 belongs to no tag and is Good: rows with fewer inputs than others point at it.
 
-    def __init__(self, tags: Sequence[int], text_tags: Sequence[int] = ()) -> None:
-        self.slots: Mapping[int, int] = {tag: slot for slot, tag in enumerate(tags, 1)}
-        self.value = np.full(len(tags) + 1, np.nan)
-        self.quality = np.full(len(tags) + 1, Quality.BAD_WAITING_FOR_INITIAL_DATA, np.uint32)
-        self.time = np.zeros(len(tags) + 1, np.int64)
+    slots  of the tags that expressions read, ascending, from 1; those between belong to no one
+    """
+
+    def __init__(self, slots: Mapping[int, int], text_tags: Sequence[int] = ()) -> None:
+        self.slots = slots
+        self._of_tags = np.array([*slots.values()], np.intp)
+        count = max(slots.values(), default=0) + 1
+        self.value = np.full(count, np.nan)
+        self.quality = np.full(count, Quality.BAD_WAITING_FOR_INITIAL_DATA, np.uint32)
+        self.time = np.zeros(count, np.int64)
         self.quality[0] = Quality.GOOD
         self._machine: Machine | None = None
         self.text_slots = frozenset(self.slots[tag] for tag in text_tags)
@@ -49,6 +54,18 @@ class Inputs:
         if self._machine is None:
             self._machine = Machine(self.value)
         return self._machine
+
+    def feed(self, rows: Sequence[int], slots: Sequence[int], *, is_fit: bool) -> Feed:
+        """For rows of a group, ascending, and the slots of their tags.
+
+        Where both run side by side, whole stretches of them are copied: the slots between belong to no one.
+        """
+        first, last = slots[0], slots[-1]
+        between = np.searchsorted(self._of_tags, last, "right") - np.searchsorted(self._of_tags, first)
+        is_stretch = between == len(slots) and len({slot - row for slot, row in zip(slots, rows, strict=True)}) == 1
+        if is_stretch and not self.text_slots:
+            return Feed(slice(rows[0], rows[-1] + 1), slice(first, last + 1), is_fit)
+        return Feed(np.array(rows, np.intp), np.array(slots, np.intp), is_fit)
 
     def table(self, rows: Sequence[Sequence[int]]) -> Table | None:
         """The slots of each row's inputs, filled up with slot 0; None when no row has any."""
@@ -89,14 +106,15 @@ class Feed(NamedTuple):
     is_fit  False: the rows came as another kind than their tags' type says, so no expression can use them
     """
 
-    rows: Slots
-    slots: Slots
+    rows: Slots | slice
+    slots: Slots | slice
     is_fit: bool = True
 
     def apply(self, columns: Columns, inputs: Inputs) -> None:
         rows, slots = self.rows, self.slots
-        value, quality, time = columns.at(rows)
-        inputs.time[slots] = time
+        value, quality, time = columns.value[rows], columns.quality, columns.time
+        quality = quality if len(quality) == 1 else quality[rows]
+        inputs.time[slots] = time if len(time) == 1 else time[rows]
         if not self.is_fit:
             inputs.quality[slots] = np.where(quality & BAD, quality, Quality.BAD_TYPE_MISMATCH)
             return
@@ -104,6 +122,7 @@ class Feed(NamedTuple):
         if value.dtype.char != "O":
             inputs.value[slots] = value
             return
+        assert not isinstance(slots, slice)
         texts = inputs.machine.input_texts
         for slot, value_of in zip(slots.tolist(), value.tolist(), strict=True):
             text = lua_text(value_of)

@@ -156,10 +156,11 @@ def _expression(row: MappingRow) -> Expression:
 
 
 def _inputs(table: ReadOnlyMapping[int, MappingRow], expressions: ReadOnlyMapping[int, Expression]) -> Inputs:
-    """Slots for every tag that an expression reads."""
+    """Slots for every tag that an expression reads, by its place in the table: what arrives together lies together."""
     wanted = {name for expression in expressions.values() for name in expression.dependencies}
-    read = [row for row in table.values() if row.name in wanted] if wanted else []
-    return Inputs([row.tag_id for row in read], [row.tag_id for row in read if form_of(row.type) == TEXT])
+    read = [(slot, row) for slot, row in enumerate(table.values(), 1) if row.name in wanted] if wanted else []
+    slots: dict[int, int] = {row.tag_id: slot for slot, row in read}
+    return Inputs(slots, [row.tag_id for _, row in read if form_of(row.type) == TEXT])
 
 
 def _formulas(

@@ -223,7 +223,7 @@ class Planner:
         if not found:
             return None
         places, of_rows = zip(*found, strict=True)
-        return Feed(np.array(places, np.intp), np.array(of_rows, np.intp), is_fit)
+        return self._state.inputs.feed(places, of_rows, is_fit=is_fit)
 
     def _outputs(self, tag: Int32Column, rows: Sequence[MappingRow | None], column: str) -> Sequence[Output]:
         listed = [at for at, row in enumerate(rows) if row is not None and row.processing.enum and column != "O"]
