@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
+from enum import IntEnum
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -44,15 +44,20 @@ OPERATORS: Mapping[str, str] = {
 """What an operator gives for its operands a, b, c, as Lua; {tag}: the newest value of the tag whose slot is a."""
 
 
-class Source(Enum):
+class Source(IntEnum):
     """Where an operand comes from; `place` of the operand says which."""
 
-    VALUE = "value"
-    LITERAL = "literal"  # place among the literals of the text
-    MINUS_LITERAL = "minus literal"
-    TAG = "tag"  # place among the tags of the text
-    RESULT = "result"  # place of an instruction
-    CONSTANT = "constant"  # the number itself
+    VALUE = 0
+    TAG = 1  # place among the tags of the text
+    RESULT = 2  # place of an instruction
+    LITERAL = 3  # place among the literals of the text
+    MINUS_LITERAL = 4
+    CONSTANT = 5  # the number itself
+
+    @property
+    def is_number(self) -> bool:
+        """True for what never changes."""
+        return self >= Source.LITERAL
 
 
 class Operand(NamedTuple):
@@ -67,21 +72,20 @@ class Instruction(NamedTuple):
     operands: tuple[Operand, ...]
     height: int = 1
 
-    @property
-    def needs(self) -> frozenset[int]:
-        """Instructions whose results are operands."""
-        return frozenset(int(operand.place) for operand in self.operands if operand.source is Source.RESULT)
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Code:
     """Instructions, each behind those it needs, and what the expression gives in the end.
 
+    waits    by instruction, how many others it needs the results of
     readers  by instruction, those that need its result
+    numbers  operands that are literals or constants, each once
     """
 
     instructions: tuple[Instruction, ...]
+    waits: tuple[int, ...]
     readers: tuple[tuple[int, ...], ...]
+    numbers: tuple[Operand, ...]
     result: Operand
 
 
@@ -115,14 +119,23 @@ def code_of(shape: Shape, form: int, tags: tuple[int, ...]) -> Code:
 
 
 def _code(instructions: Sequence[Instruction], result: Operand) -> Code:
+    needs = [
+        {int(operand.place) for operand in one.operands if operand.source is Source.RESULT} for one in instructions
+    ]
     readers: list[list[int]] = [[] for _ in instructions]
     heights = [1] * len(instructions)
     for at in reversed(range(len(instructions))):  # those that read it lie behind it
-        for needed in instructions[at].needs:
+        for needed in needs[at]:
             readers[needed].append(at)
             heights[needed] = max(heights[needed], heights[at] + 1)
-    known = [one._replace(height=height) for one, height in zip(instructions, heights, strict=True)]
-    return Code(tuple(known), tuple(map(tuple, readers)), result)
+    operands = [operand for one in instructions for operand in one.operands]
+    return Code(
+        tuple([one._replace(height=height) for one, height in zip(instructions, heights, strict=True)]),
+        tuple(map(len, needs)),
+        tuple(map(tuple, readers)),
+        tuple(dict.fromkeys(operand for operand in (*operands, result) if operand.source.is_number)),
+        result,
+    )
 
 
 def _part(form: int, operand: Operand) -> _Part:

@@ -30,7 +30,6 @@ _LOOPS: Mapping[str, str] = {
 }
 _TO_RESULTS = ""
 _SIGNS = {Source.LITERAL: 1.0, Source.MINUS_LITERAL: -1.0}
-_NUMBERS = (*_SIGNS, Source.CONSTANT)
 
 
 class Bound(NamedTuple):
@@ -69,16 +68,18 @@ def sweep_of(rows: int, members: Sequence[Bound]) -> Sweep:
 class _Alike:
     """Expressions with the same instructions; their rows lie side by side in every loop but the last.
 
+    waits    by instruction, how many of those it needs have no place yet
     first    place of the first row's result, by instruction
     numbers  the same of operands that are literals or constants
     """
 
-    __slots__ = ("code", "first", "members", "numbers", "rows")
+    __slots__ = ("code", "first", "members", "numbers", "rows", "waits")
 
     def __init__(self, code: Code) -> None:
         self.code = code
         self.members: list[Bound] = []
         self.rows: list[int] = []
+        self.waits = list(code.waits)
         self.first = [0] * len(code.instructions)
         self.numbers: dict[Operand, int] = {}
 
@@ -87,9 +88,24 @@ _Part: TypeAlias = tuple[_Alike, int]
 """One instruction of theirs, by its place."""
 
 
-def _height(part: _Part) -> int:
-    alike, at = part
-    return alike.code.instructions[at].height
+class _Ready:
+    """Instructions whose operands are all there, by operator; tallest: the greatest height among them."""
+
+    def __init__(self) -> None:
+        self.parts: dict[str, list[_Part]] = {}
+        self.tallest: dict[str, int] = {}
+
+    def add(self, alike: _Alike, at: int) -> None:
+        operator, _, height = alike.code.instructions[at]
+        self.parts.setdefault(operator, []).append((alike, at))
+        if height > self.tallest.get(operator, 0):
+            self.tallest[operator] = height
+
+    def take(self) -> tuple[str, Sequence[_Part]]:
+        """All of the operator that stands before the longest way; among equals, of the one that most are ready for."""
+        operator = max(self.parts, key=lambda each: (self.tallest[each], len(self.parts[each]), each))
+        del self.tallest[operator]
+        return operator, self.parts.pop(operator)
 
 
 class _Layout:
@@ -112,10 +128,8 @@ class _Layout:
     def sweep(self) -> Sweep:
         rows = self._rows
         for alike in self._all:
-            for instruction in alike.code.instructions:
-                for operand in instruction.operands:
-                    self._place_number(alike, operand)
-            self._place_number(alike, alike.code.result)
+            for operand in alike.code.numbers:
+                self._place_number(alike, operand)
         end = 2 * rows + len(self._numbers)
         for operator, parts in self._loops():
             end = self._add_loop(_LOOPS[operator], end, parts)
@@ -127,27 +141,23 @@ class _Layout:
 
     def _loops(self) -> Iterator[tuple[str, Sequence[_Part]]]:
         """Operators in an order in which every operand is there when it is needed."""
-        ready: dict[str, list[_Part]] = {}
-        waits = {alike: [len(each.needs) for each in alike.code.instructions] for alike in self._all}
+        ready = _Ready()
         for alike in self._all:
-            for at, instruction in enumerate(alike.code.instructions):
-                if not waits[alike][at]:
-                    ready.setdefault(instruction.operator, []).append((alike, at))
-        while ready:
-            operator = max(ready, key=lambda word: (max(map(_height, ready[word])), len(ready[word]), word))
-            parts = ready.pop(operator)
+            for at, count in enumerate(alike.waits):
+                if not count:
+                    ready.add(alike, at)
+        while ready.parts:
+            operator, parts = ready.take()
             yield operator, parts
             for alike, at in parts:
                 for reader in alike.code.readers[at]:
-                    waits[alike][reader] -= 1
-                    if not waits[alike][reader]:
-                        ready.setdefault(alike.code.instructions[reader].operator, []).append((alike, reader))
+                    alike.waits[reader] -= 1
+                    if not alike.waits[reader]:
+                        ready.add(alike, reader)
 
     def _place_number(self, alike: _Alike, operand: Operand) -> None:
         """The literals of all rows side by side, a constant once."""
         source, place = operand
-        if operand in alike.numbers or source not in _NUMBERS:
-            return
         alike.numbers[operand] = 2 * self._rows + len(self._numbers)
         if source is Source.CONSTANT:
             self._numbers.append(place)
