@@ -44,8 +44,8 @@ class Formula(NamedTuple):
     is_timed: bool
 
 
-_OF_VALUE = {NUMBER: "v[{row}]", BOOLEAN: "(v[{row}]~=0)", TEXT: "t[{row}]"}
-_OF_TAG = {NUMBER: "x[{%d}]", BOOLEAN: "(x[{%d}]~=0)", TEXT: "y[{%d}]"}
+_OF_VALUE = {NUMBER: "v[{row}]", BOOLEAN: "(v[{row}]~=0)", TEXT: "text(t[{row}])"}
+_OF_TAG = {NUMBER: "x[{%d}]", BOOLEAN: "(x[{%d}]~=0)", TEXT: "text(y[{%d}])"}
 _RESULT = {NUMBER: "r[{row}] = %s", BOOLEAN: "r[{row}] = (%s) and 1 or 0", TEXT: "s[{row}] = %s"}
 _templates: dict[tuple[str, int, tuple[int, ...]], str] = {}
 TEMPLATES_MAX = 16_384
@@ -79,7 +79,8 @@ def _template(expression: Expression, form: int, tags: tuple[int, ...]) -> str:
         f"tag{number}": _OF_TAG[tag] % place for number, (tag, place) in enumerate(zip(tags, shape.tags, strict=True))
     }
     literals = [f"{{{place}}}" for place in range(len(expression.literals))]
-    return _RESULT[form] % shape.template.format(*literals, value=_OF_VALUE[form], **words)
+    line = _RESULT[form] % shape.template.format(*literals, value=_OF_VALUE[form], **words)
+    return f"begin() {line}" if TEXT in {form, *tags} else line
 
 
 class Evaluation:

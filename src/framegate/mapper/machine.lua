@@ -6,6 +6,10 @@ local floor, ceil, math_min, math_max = math.floor, math.ceil, math.min, math.ma
 local numbers, integers = ffi.typeof 'double*', ffi.typeof 'int32_t*'
 getmetatable('').__index = nil
 
+-- A result is no longer than what is read for it, so the texts that one expression reads are counted.
+local TEXTS_BYTES_MAX = 65536
+local bytes_read = 0
+
 local function unsigned(number) return number % 4294967296 end
 local functions = {
   abs = math.abs, floor = floor, ceil = ceil, min = math_min, max = math_max, sqrt = math.sqrt, exp = math.exp,
@@ -25,6 +29,13 @@ local functions = {
     return found
   end,
   iif = function(condition, a, b) if condition then return a end return b end,
+  -- not for those who write expressions: before each, and around every text that it reads
+  begin = function() bytes_read = 0 end,
+  text = function(read)
+    bytes_read = bytes_read + #read
+    if bytes_read > TEXTS_BYTES_MAX then error('it reads texts of more than ' .. TEXTS_BYTES_MAX .. ' bytes', 0) end
+    return read
+  end,
 }
 local names = {}
 for name in pairs(functions) do names[#names + 1] = name end

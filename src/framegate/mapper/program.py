@@ -92,10 +92,13 @@ class Program:
 
     def _one_by_one(self, rows: Sequence[int]) -> Mapping[int, str]:
         known = self._closures
-        for row in rows:
-            if row not in known:
-                known[row] = self._alone(row)
-        problems = self._machine.each(self._machine.list_of([known[row] for row in rows]), len(rows))
+        try:
+            for row in rows:
+                if row not in known:
+                    known[row] = self._alone(row)
+            problems = self._machine.each(self._machine.list_of([known[row] for row in rows]), len(rows))
+        except LuaError as error:  # not of one of them: the machine has no memory left
+            return dict.fromkeys(rows, str(error)[:REASON_MAX])
         return {rows[number - 1]: str(problem)[:REASON_MAX] for number, problem in problems.items()}
 
     def _alone(self, row: int) -> Any:

@@ -70,7 +70,7 @@ class _Alike:
 
     waits    by instruction, how many of those it needs have no place yet
     first    place of the first row's result, by instruction
-    numbers  the same of operands that are literals or constants
+    numbers  place of the first row's, by operand that is a literal or constant, and the step to the next row's: 0 or 1
     """
 
     __slots__ = ("code", "first", "members", "numbers", "rows", "waits")
@@ -81,7 +81,7 @@ class _Alike:
         self.rows: list[int] = []
         self.waits = list(code.waits)
         self.first = [0] * len(code.instructions)
-        self.numbers: dict[Operand, int] = {}
+        self.numbers: dict[Operand, tuple[int, int]] = {}
 
 
 _Part: TypeAlias = tuple[_Alike, int]
@@ -156,14 +156,17 @@ class _Layout:
                         ready.add(alike, reader)
 
     def _place_number(self, alike: _Alike, operand: Operand) -> None:
-        """The literals of all rows side by side, a constant once."""
+        """The literals of all rows side by side; what is the same for all of them once."""
         source, place = operand
-        alike.numbers[operand] = 2 * self._rows + len(self._numbers)
+        first = 2 * self._rows + len(self._numbers)
         if source is Source.CONSTANT:
+            alike.numbers[operand] = (first, 0)
             self._numbers.append(place)
             return
-        sign, at = _SIGNS[source], int(place)
-        self._numbers += [sign * number_of(bound.literals[at]) for bound in alike.members]
+        sign, words = _SIGNS[source], [bound.literals[int(place)] for bound in alike.members]
+        is_same = len(set(words)) == 1
+        alike.numbers[operand] = (first, 0 if is_same else 1)
+        self._numbers += [sign * number_of(word) for word in (words[:1] if is_same else words)]
 
     def _add_loop(self, source: str, first: int, parts: Sequence[_Part]) -> int:
         """A loop whose results begin at `first`; returns where they end."""
@@ -196,10 +199,8 @@ class _Layout:
             return alike.rows
         if source is Source.TAG:
             return [bound.slots[int(place)] for bound in alike.members]
-        if source is Source.CONSTANT:
-            return [alike.numbers[operand]] * len(alike.rows)
-        first = alike.first[int(place)] if source is Source.RESULT else alike.numbers[operand]
-        return range(first, first + len(alike.rows))
+        first, step = (alike.first[int(place)], 1) if source is Source.RESULT else alike.numbers[operand]
+        return range(first, first + len(alike.rows)) if step else [first] * len(alike.rows)
 
 
 def number_of(word: str) -> float:
