@@ -102,6 +102,14 @@ class Mapping:
         """The values that swinging doors hold; asked for once, at the end."""
         return self._state.reports.release(now_ns)
 
+    def foresee(self, previous: Mapping) -> None:
+        """Plan for what another mapping has seen, so that the loop need not when it comes. May run in any thread."""
+        if not self._planner.formulas:
+            return  # quickly planned
+        for (_, kind), layout in previous._layouts.copy().items():
+            if layout.source is not None:
+                self._layouts[id(layout.source), kind] = self._planner.plan(layout.source, kind)
+
     def take_over(self, previous: Mapping) -> None:
         """Go on where another mapping stood: inputs, reports and timers, tag by tag. Called by the thread that maps."""
         self._state.inputs.take_over(previous._state.inputs)
