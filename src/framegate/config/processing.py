@@ -13,7 +13,7 @@ from framegate.config.problems import Problems
 from framegate.config.rows import AS_ASKED, VariableRow
 from framegate.contract.errors import Misconfigured
 from framegate.contract.frame import ValueType
-from framegate.mapper.dependencies import Circle, levels_of
+from framegate.mapper.dependencies import circles_of
 from framegate.mapper.expression import BOOLEAN, FORM_NAMES, NUMBER, TEXT, Expression, parse_expression
 from framegate.mapper.planner import form_of
 from framegate.mapper.processing import AS_READ
@@ -167,14 +167,10 @@ class ProcessingReferences:
     def _check_circles(self) -> None:
         reads = {asking.row.tag: asking.expression.dependencies for asking in self._asking}
         places = {asking.row.tag: asking.place for asking in self._asking}
-        while True:
-            try:
-                levels_of(reads)
-            except Circle as circle:
-                self._add(places[circle.names[0]], "expr", "E1193", circle.text)
-                for name in circle.names:  # one circle is told once, and the next one found without it
-                    del reads[name]
-            else:
+        for circle in circles_of(reads):
+            is_beyond = self._problems.is_full
+            self._add(places[circle.names[0]], "expr", "E1193", circle.text)
+            if is_beyond:  # each costs a walk of the chain that leads to it: one more says that there are more
                 return
 
     def _parse(self, index: int, key: str, text: str) -> Expression | None:

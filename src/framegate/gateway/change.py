@@ -111,12 +111,16 @@ def _made_ready(gateway: Gateway, tables: Tables, outline: Outline, plan: Plan, 
     if plan.rules or (plan.tags and tables.rules):  # patterns may match other tags now
         names = names_for_rules(tables)
         rules = (gateway.make_rules(tables, names, draft), names)
+    mapping = None
+    if plan.tags:
+        mapping = compile_mapping(binding.mapping, gateway.alarms)
+        mapping.foresee(gateway.mapping.mapping)
     return Change(
         tables=replace(tables, variables=()),
         outline=outline,
         plan=plan,
         draft=draft,
-        mapping=compile_mapping(binding.mapping, gateway.alarms) if plan.tags else None,
+        mapping=mapping,
         routes=routes_of(tables, binding, draft, gateway.bus.latest.value) if is_bound else None,
         alarm=binding.alarm,
         endpoints=gateway.endpoints_of(tables) if plan.endpoints else None,

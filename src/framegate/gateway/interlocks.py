@@ -19,8 +19,9 @@ from framegate.gateway.binding import out_id
 from framegate.mapper.expression import BOOLEAN, TEXT, parse_expression
 from framegate.mapper.formula import assignment_of
 from framegate.mapper.inputs import lua_text
-from framegate.mapper.lua import Machine, Program
+from framegate.mapper.lua import Machine
 from framegate.mapper.planner import form_of
+from framegate.mapper.program import Program
 
 Reading: TypeAlias = tuple[Value, int, int, int]
 """Value, quality, source time, gateway time; as bus.latest gives it."""
@@ -42,12 +43,11 @@ class Interlocks:
         self._ids = {name: out_id(rows[name], catalogue) for name in wanted}
         self._machine = Machine(np.zeros(len(wanted) + 1))
         self._needs = {tag: expression.dependencies for tag, expression in expressions.items()}
-        self._programs: dict[str, tuple[Program, np.ndarray[tuple[int], np.dtype[np.float64]]]] = {}
+        self._programs: dict[str, Program] = {}
         for tag, expression in expressions.items():
             forms = tuple(_form_out(rows[name]) for name in expression.tag_names)
             assignment = assignment_of(expression, BOOLEAN, forms, self._slots)
-            result = np.zeros(1)
-            self._programs[tag] = (Program(self._machine, [assignment], np.zeros(1), result), result)
+            self._programs[tag] = Program(self._machine, [assignment])
 
     def of(self, tag: str, latest: Latest) -> Callable[[], str]:
         """Why a tag may not be written now, as a function; it gives "" while it may."""
@@ -65,11 +65,11 @@ class Interlocks:
                 return f"{name} is {describe(quality)}"
             if not self._given(self._slots[name], value):
                 return f"{name} is {value!r:.60}, which an expression cannot read"
-        program, result = self._programs[tag]
+        program = self._programs[tag]
         failed = program.run()
         if failed:
             return f"it failed: {failed[0]}"
-        return "" if result[0] else f"{self._texts[tag]} does not hold"
+        return "" if program.result[0] else f"{self._texts[tag]} does not hold"
 
     def _given(self, slot: int, value: Value) -> bool:
         if isinstance(value, int | float):

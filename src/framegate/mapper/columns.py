@@ -37,8 +37,10 @@ class Columns:
         self._owns_quality = False
 
     def at(self, rows: Rows | slice) -> tuple[ValueColumn, UInt32Column, Int64Column]:
-        """value, quality and time of some rows; one element that stands for all stays one."""
+        """value, quality and time of some rows; one element that stands for all stays one. A slice means all rows."""
         quality, time = self.quality, self.time
+        if isinstance(rows, slice):
+            return self.value, quality, time
         return (
             self.value[rows],
             quality if len(quality) == 1 else quality[rows],

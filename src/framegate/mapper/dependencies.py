@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 CIRCLE_SHOWN_MAX = 8  # tags of a circle that an error names
 
@@ -18,6 +18,19 @@ def levels_of(reads: Mapping[str, Sequence[str]]) -> Mapping[str, int]:
         if name not in levels:
             _climb(name, reads, levels)
     return levels
+
+
+def circles_of(reads: Mapping[str, Sequence[str]]) -> Iterator[Circle]:
+    """Every circle, each found without the tags of those before it."""
+    left, levels = dict(reads), dict[str, int]()
+    for name in reads:
+        while name in left and name not in levels:
+            try:
+                _climb(name, left, levels)
+            except Circle as circle:
+                yield circle
+                for each in circle.names:
+                    del left[each]
 
 
 class Circle(Exception):

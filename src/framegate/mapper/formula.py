@@ -18,8 +18,10 @@ from framegate.contract.quality import Quality
 from framegate.mapper.alarms import Alarms
 from framegate.mapper.columns import BAD, SEVERITY, Clamp, Columns, Rows
 from framegate.mapper.expression import BOOLEAN, NUMBER, TEXT, Expression
-from framegate.mapper.inputs import TEXT_BYTES_MAX, Feed, Inputs, Slots, lua_text
-from framegate.mapper.lua import NONE_FAILED, Assignment, Program, quoted
+from framegate.mapper.inputs import TEXT_BYTES_MAX, Feed, Inputs, lua_text
+from framegate.mapper.instructions import code_of
+from framegate.mapper.lua import quoted
+from framegate.mapper.program import NONE_FAILED, Assignment, Program
 
 NOT_FINITE = "the result is not a finite number"
 TEXT_UNUSABLE = f"its value is no text of at most {TEXT_BYTES_MAX:,} bytes"
@@ -42,8 +44,8 @@ class Formula(NamedTuple):
     is_timed: bool
 
 
-_OF_VALUE = {NUMBER: "v[{row}]", BOOLEAN: "(v[{row}]~=0)", TEXT: "t[{row}]"}
-_OF_TAG = {NUMBER: "x[{%d}]", BOOLEAN: "(x[{%d}]~=0)", TEXT: "y[{%d}]"}
+_OF_VALUE = {NUMBER: "v[{row}]", BOOLEAN: "(v[{row}]~=0)", TEXT: "text(t[{row}])"}
+_OF_TAG = {NUMBER: "x[{%d}]", BOOLEAN: "(x[{%d}]~=0)", TEXT: "text(y[{%d}])"}
 _RESULT = {NUMBER: "r[{row}] = %s", BOOLEAN: "r[{row}] = (%s) and 1 or 0", TEXT: "s[{row}] = %s"}
 _templates: dict[tuple[str, int, tuple[int, ...]], str] = {}
 TEMPLATES_MAX = 16_384
@@ -52,7 +54,6 @@ TEMPLATES_MAX = 16_384
 def assignment_of(expression: Expression, form: int, tags: tuple[int, ...], slots: Mapping[str, int]) -> Assignment:
     """An expression as Lua. form: of its tag;  tags: forms of the tags it reads, as they come;  slots: by name."""
     shape = expression.shape
-    is_plain = form != TEXT and TEXT not in tags and not shape.texts
     key = (shape.template, form, tags)
     template = _templates.get(key)
     if template is None:
@@ -60,15 +61,16 @@ def assignment_of(expression: Expression, form: int, tags: tuple[int, ...], slot
         if len(_templates) >= TEMPLATES_MAX:
             _templates.clear()
         _templates[key] = template
+    code = None if form == TEXT or TEXT in tags or shape.texts else code_of(shape, form, tags)
     if not shape.tags and not shape.texts:
-        return Assignment(template, expression.literals, (), is_plain)
+        return Assignment(template, expression.literals, (), (), code)
     words = list(expression.literals)
     for place in shape.texts:
         words[place] = quoted(words[place][1:-1])
-    for place in shape.tags:
-        words[place] = str(slots[words[place][1:-1]])
-    read = tuple([slots[name] for name in expression.dependencies])
-    return Assignment(template, tuple(words), read, is_plain)
+    tag_slots = tuple([slots[name] for name in expression.tag_names])
+    for place, slot in zip(shape.tags, tag_slots, strict=True):
+        words[place] = str(slot)
+    return Assignment(template, tuple(words), tuple(dict.fromkeys(tag_slots)), tag_slots, code)
 
 
 def _template(expression: Expression, form: int, tags: tuple[int, ...]) -> str:
@@ -77,7 +79,8 @@ def _template(expression: Expression, form: int, tags: tuple[int, ...]) -> str:
         f"tag{number}": _OF_TAG[tag] % place for number, (tag, place) in enumerate(zip(tags, shape.tags, strict=True))
     }
     literals = [f"{{{place}}}" for place in range(len(expression.literals))]
-    return _RESULT[form] % shape.template.format(*literals, value=_OF_VALUE[form], **words)
+    line = _RESULT[form] % shape.template.format(*literals, value=_OF_VALUE[form], **words)
+    return f"begin() {line}" if TEXT in {form, *tags} else line
 
 
 class Evaluation:
@@ -101,10 +104,9 @@ class Evaluation:
         self._form, self._has_source, self._is_timed = first.form, first.has_source, first.is_timed
         self._ids = [formula.tag_id for formula in formulas]
         self._names = {formula.tag_id: formula.name for formula in formulas}
-        self._table: Slots | None = inputs.table([formula.assignment.slots for formula in formulas])
-        self._value, self._result = np.zeros(len(formulas)), np.zeros(len(formulas))
-        assignments = [formula.assignment for formula in formulas]
-        self._program = Program(inputs.machine, assignments, self._value, self._result)
+        self._table = inputs.table([formula.assignment.slots for formula in formulas])
+        self._program = Program(inputs.machine, [formula.assignment for formula in formulas])
+        self._value, self._result = self._program.value, self._program.result
 
     def run(self, columns: Columns, rows: Rows | slice, inputs: Inputs, alarms: Alarms | None, now_ns: int) -> None:
         """Put results, their quality and, for rows without a source, their time in place."""
@@ -115,8 +117,9 @@ class Evaluation:
             failed = {**failed, **unusable}
         failing = self._judge(failed)
         if not self._has_source:
-            columns.time[rows] = now_ns if self._is_timed or self._table is None else inputs.newest(self._table)
-        quality = before if self._table is None else worse(before, inputs.worst(self._table))
+            self._set_time(columns, rows, inputs, now_ns)
+        worst = None if self._table is None else inputs.worst(self._table)
+        quality = before if worst is None else worse(before, worst)
         if failing is not None or (alarms is not None and alarms.failing):
             quality = self._tell(quality, failing, failed, alarms)
         if quality is not before:
@@ -127,10 +130,19 @@ class Evaluation:
         else:
             columns.own_value()[rows] = results
 
+    def _set_time(self, columns: Columns, rows: Rows | slice, inputs: Inputs, now_ns: int) -> None:
+        """Of calculated rows: that of their newest input, or now."""
+        if self._is_timed or self._table is None:
+            columns.time[rows] = now_ns
+        elif isinstance(rows, slice):
+            columns.time = inputs.newest(self._table)
+        else:
+            columns.time[rows] = inputs.newest(self._table)
+
     def _take(self, value: ValueColumn) -> Mapping[int, str]:
         """Hand the rows' own values to the program; returns those that it cannot use."""
         if self._form != TEXT:
-            np.copyto(self._value, value, casting="unsafe")
+            self._value[:] = value
             return NONE_FAILED
         texts, given = self._program.texts, [lua_text(text) for text in value.tolist()]
         for row, text in enumerate(given):
@@ -139,6 +151,8 @@ class Evaluation:
 
     def _judge(self, failed: Mapping[int, str]) -> npt.NDArray[np.bool_] | None:
         """Which rows have no usable result; None: all have."""
+        if self._program.is_finite:
+            return None
         result = self._result
         if failed:
             result[list(failed)] = np.nan if self._form != TEXT else 0.0
@@ -147,7 +161,7 @@ class Evaluation:
             failing[list(failed)] = True
             return failing if failed else None
         fine = np.isfinite(result)
-        return None if fine.all() else ~fine
+        return None if np.count_nonzero(fine) == len(fine) else ~fine
 
     def _tell(
         self,

@@ -23,9 +23,10 @@ from framegate.contract.quality import Quality
 from framegate.mapper.expression import BOOLEAN, TEXT, parse_expression
 from framegate.mapper.formula import assignment_of
 from framegate.mapper.inputs import TEXT_BYTES_MAX, lua_text
-from framegate.mapper.lua import Machine, Program
+from framegate.mapper.lua import Machine
 from framegate.mapper.planner import form_of
 from framegate.mapper.processing import AS_READ, Processing, Span
+from framegate.mapper.program import Program
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 FRACTIONS_MAX = 4_096
@@ -158,9 +159,8 @@ class _Undo:
         if expression.dependencies or expression.form(self._form, no_tags.__getitem__) != self._form:
             why = "it reads other tags, or gives another type than the tag has"
             raise Misconfigured(f"tag {name}: inverse cannot work: {why}", code="E1191")
-        self._value, self._result = np.zeros(1), np.zeros(1)
         assignment = assignment_of(expression, self._form, (), {})
-        self._program = Program(Machine(np.zeros(1)), [assignment], self._value, self._result)
+        self._program = Program(Machine(np.zeros(1)), [assignment])
 
     def apply(self, value: Value) -> Value:
         if self._form == TEXT:
@@ -170,13 +170,13 @@ class _Undo:
             self._program.texts[0] = text
         else:
             assert isinstance(value, int | float)
-            self._value[0] = value
+            self._program.value[0] = value
         failed = self._program.run()
         if failed:
             raise self._failed(failed[0])
         if self._form == TEXT:
             return str(self._program.results[0])
-        result = float(self._result[0])
+        result = float(self._program.result[0])
         if not isfinite(result):
             raise self._failed("the result is not a finite number")
         return result != 0.0 if self._form == BOOLEAN else result

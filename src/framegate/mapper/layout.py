@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from framegate.contract.frame import Batch, Float64Column, Int32Column, Kind, UInt32Column, ValueColumn
+from framegate.contract.frame import Batch, Float64Column, Int32Column, Kind, ValueColumn, uniform_quality
 from framegate.contract.quality import Quality
 from framegate.mapper.alarms import Alarms
 from framegate.mapper.columns import BAD, Columns, Rows, Texts
@@ -21,7 +21,7 @@ from framegate.mapper.inputs import Inputs
 from framegate.mapper.linear import Linear
 from framegate.mapper.report import Reports, Sieve
 
-_NO_VALUES: dict[Kind, type] = {Kind.BOOL: np.bool_, Kind.OBJECT: np.object_}
+_NO_VALUES = {kind: np.dtype(kind.value if kind in {Kind.BOOL, Kind.OBJECT} else np.float64) for kind in Kind}
 
 
 @dataclass(slots=True)
@@ -136,9 +136,9 @@ class Group(NamedTuple):
 
     def _empty(self) -> Columns:
         assert self.kind is not None
-        value: ValueColumn = np.zeros(self.rows_count, _NO_VALUES.get(self.kind, np.float64))
-        quality: UInt32Column = np.zeros(self.rows_count, np.uint32)
-        return Columns(self.rows_count, value, quality, np.zeros(self.rows_count, np.int64), owns_value=True)
+        value: ValueColumn = np.zeros(self.rows_count, _NO_VALUES[self.kind])
+        time = np.zeros(self.rows_count, np.int64)
+        return Columns(self.rows_count, value, uniform_quality(Quality.GOOD), time, owns_value=True)
 
 
 class Straight(NamedTuple):
@@ -158,12 +158,14 @@ class Layout(NamedTuple):
 
     work      (place of a group, step), in the order in which they run
     straight  what to do instead of all that, where there is a shorter way
+    is_exact  it has numpy do nothing with numbers that could make it warn
     """
 
     source: Int32Column | None
     groups: Sequence[Group]
     work: Sequence[tuple[int, Step]]
     straight: Straight | None = None
+    is_exact: bool = False
 
     def run(self, batch: Batch | None, state: State, now_ns: int) -> list[Batch]:
         """What leaves for one batch that came in; None: for a tick of the clock, all rows are calculated."""

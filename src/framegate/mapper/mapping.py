@@ -69,9 +69,12 @@ class Mapping:
             return (batch,)
         if layout.straight is not None and batch.value.dtype.char in WHOLE_KINDS:
             return (layout.straight.apply(batch),)  # whole numbers scaled are finite: there is nothing to silence
-        # NaN and infinity are legal inputs and outcomes; numpy must not warn about them.
-        with np.errstate(all="ignore"):
+        if layout.is_exact:
             left = layout.run(batch, self._state, batch.gateway_time)
+        else:
+            # NaN and infinity are legal inputs and outcomes; numpy must not warn about them.
+            with np.errstate(all="ignore"):
+                left = layout.run(batch, self._state, batch.gateway_time)
         if self._alarms is not None:
             left += self._alarms.take(batch.gateway_time)
         return left
@@ -98,6 +101,14 @@ class Mapping:
     def release(self, now_ns: int) -> Sequence[Batch]:
         """The values that swinging doors hold; asked for once, at the end."""
         return self._state.reports.release(now_ns)
+
+    def foresee(self, previous: Mapping) -> None:
+        """Plan for what another mapping has seen, so that the loop need not when it comes. May run in any thread."""
+        if not self._planner.formulas:
+            return  # quickly planned
+        for (_, kind), layout in previous._layouts.copy().items():
+            if layout.source is not None:
+                self._layouts[id(layout.source), kind] = self._planner.plan(layout.source, kind)
 
     def take_over(self, previous: Mapping) -> None:
         """Go on where another mapping stood: inputs, reports and timers, tag by tag. Called by the thread that maps."""
@@ -153,10 +164,11 @@ def _expression(row: MappingRow) -> Expression:
 
 
 def _inputs(table: ReadOnlyMapping[int, MappingRow], expressions: ReadOnlyMapping[int, Expression]) -> Inputs:
-    """Slots for every tag that an expression reads."""
+    """Slots for every tag that an expression reads, by its place in the table: what arrives together lies together."""
     wanted = {name for expression in expressions.values() for name in expression.dependencies}
-    read = [row for row in table.values() if row.name in wanted] if wanted else []
-    return Inputs([row.tag_id for row in read], [row.tag_id for row in read if form_of(row.type) == TEXT])
+    read = [(slot, row) for slot, row in enumerate(table.values(), 1) if row.name in wanted] if wanted else []
+    slots: dict[int, int] = {row.tag_id: slot for slot, row in read}
+    return Inputs(slots, [row.tag_id for _, row in read if form_of(row.type) == TEXT])
 
 
 def _formulas(

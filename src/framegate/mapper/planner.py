@@ -5,7 +5,6 @@ Pure: it reads the compiled rows and the slots and places of the state, and chan
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
@@ -18,7 +17,6 @@ from framegate.mapper.formula import Evaluation, Formula, Step
 from framegate.mapper.inputs import Feed
 from framegate.mapper.layout import Group, Layout, Output, State, Whole
 from framegate.mapper.linear import linear
-from framegate.mapper.lua import LOOP_ROWS_MIN
 from framegate.mapper.processing import AS_READ, Processing
 from framegate.mapper.report import sieve
 
@@ -145,7 +143,10 @@ class Planner:
             misfits = [at for at, row in known if row.tag_id in self.formulas and not self._fits(row, kind)]
             plain = [entry for entry in known if not self._fits(entry[1], kind)]
         pairs = [(1.0, 0.0) if row is None else (row.scale, row.offset) for row in rows]
-        is_moved = column == "d" and (kind != "d" or any(pair != (1.0, 0.0) for pair in pairs))
+        levels_of_rows = {self.formulas[row.tag_id].level for _, row in fitting}
+        # A number that one expression is put through anyway becomes float64 there.
+        is_replaced = len(fitting) == len(rows) and len(levels_of_rows) == 1
+        is_moved = column == "d" and ((kind != "d" and not is_replaced) or any(pair != (1.0, 0.0) for pair in pairs))
         number = len(groups)
         groups.append(
             Group(
@@ -186,20 +187,12 @@ class Planner:
         for at, row in rows:
             formula = self.formulas[row.tag_id]
             by_level.setdefault((formula.level, formula.is_timed), []).append((at, row))
-        for (level, _), unsorted in by_level.items():
-            members = self._side_by_side(unsorted)
+        for (level, _), members in by_level.items():
             formulas = [self.formulas[row.tag_id] for _, row in members]
             evaluation = Evaluation(formulas, self._state.inputs)
             step = self._step(members, evaluation, column, formulas[0].form, count)
             assert step is not None
             levels.append((level, group, step))
-
-    def _side_by_side(self, members: list[tuple[int, MappingRow]]) -> list[tuple[int, MappingRow]]:
-        """Expressions of one shape together, because they run as one loop; the others in their order."""
-        templates = [self.formulas[row.tag_id].assignment.template for _, row in members]
-        counts = Counter(templates)
-        keys = [template if counts[template] >= LOOP_ROWS_MIN else "" for template in templates]
-        return [members[at] for at in sorted(range(len(members)), key=keys.__getitem__)]
 
     def _step(
         self,
@@ -230,7 +223,7 @@ class Planner:
         if not found:
             return None
         places, of_rows = zip(*found, strict=True)
-        return Feed(np.array(places, np.intp), np.array(of_rows, np.intp), is_fit)
+        return self._state.inputs.feed(places, of_rows, is_fit=is_fit)
 
     def _outputs(self, tag: Int32Column, rows: Sequence[MappingRow | None], column: str) -> Sequence[Output]:
         listed = [at for at, row in enumerate(rows) if row is not None and row.processing.enum and column != "O"]
@@ -274,7 +267,12 @@ class Planner:
 def _layout(tag: Int32Column | None, groups: Sequence[Group], levels: _Levels) -> Layout:
     levels.sort(key=lambda entry: entry[:2])
     straight = groups[0].straight if len(groups) == 1 and not levels else None
-    return Layout(tag, tuple(groups), tuple((group, step) for _, group, step in levels), straight)
+    work = tuple((group, step) for _, group, step in levels)
+    is_exact = not any(
+        group.linear is not None or group.whole is not None or any(output.sieve is not None for output in group.outputs)
+        for group in groups
+    ) and not any(step.clamp is not None for _, step in work)
+    return Layout(tag, tuple(groups), work, straight, is_exact)
 
 
 def _whole(rows: Sequence[MappingRow]) -> Whole:

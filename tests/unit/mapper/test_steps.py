@@ -14,6 +14,7 @@ from framegate.contract.quality import Quality
 from framegate.mapper import alarms as alarms_module
 from framegate.mapper.alarms import TELL_INTERVAL_NS, Alarms
 from framegate.mapper.mapping import Mapping, MappingRow, compile_mapping
+from framegate.mapper.planner import Planner
 from framegate.mapper.processing import Processing
 from framegate.observe.metrics import Metrics
 
@@ -320,3 +321,20 @@ def test_a_long_chain_of_calculated_tags_runs_in_order() -> None:
     mapping = compile_mapping(list(reversed(rows)))
     found = dict(row[:2] for row in rows_of(mapping(batch_of([0], [0.0]))))
     assert found == {number: float(number) for number in range(1500)}
+
+
+def test_mapping_that_foresees_plans_nothing_when_rows_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the mapping before has seen is planned for beforehand, and gives what it would give without."""
+    tags, value = np.arange(1, 21, dtype=np.int32), np.arange(20.0)
+    batch = Batch(tags, value, uniform_quality(0), uniform_time(5), 7)
+
+    def rows(factor: int) -> list[MappingRow]:
+        return [MappingRow(TagId(tag), processing=Processing(expr=f"value * {factor} + {tag}")) for tag in range(1, 21)]
+
+    before, after = compile_mapping(rows(2)), compile_mapping(rows(3))
+    before(batch)
+    after.foresee(before)
+    monkeypatch.setattr(Planner, "plan", None)
+    after.take_over(before)
+    (out,) = after(batch)
+    assert out.value.tolist() == [at * 3.0 + at + 1 for at in range(20)]

@@ -26,22 +26,24 @@ MEMORY_BYTES_MAX = 16 << 20
 """What one script may hold beside its runtime; a row may ask for less."""
 DEADLINE_S_MAX = 0.2
 DEADLINE_S = 0.03
+"""With what passes until a script is stopped, the loop of a gateway is held up for less than 50 ms."""
 START_S_MAX = 0.2
-"""CPU time of a script's own lines, outside of its functions."""
+"""CPU time of a script's own lines, outside of its functions, when it is loaded."""
 LIMITS: Mapping[str, float] = {
-    "hook_instructions": 50,  # between two looks at the budget
+    "hook_instructions": 50,  # between two looks at the budget, at most
+    "hook_kib": 16_384,  # instructions between two looks, times KiB of memory held, at most
     "hooks_per_clock": 20,  # looks between two questions for the time, while little memory is held
-    "light_kib": 1024,
+    "pcall_depth": 100,
     "text_bytes": 65_536,
     "pattern_bytes": 128,
-    "pattern_steps": 1_000_000,  # 20 to 30 ns each
+    "pattern_steps": 250_000,  # 20 to 30 ns each
     "list_entries": 65_536,
     "sort_entries": 4_096,
     "output_rows": 10_000,
     "log_lines": 8,  # of one call
     "log_bytes": 512,
     "state_depth": 8,
-    "state_entries": 10_000,  # of all tables
+    "state_entries": 4_096,  # of all tables
     "state_bytes": 1_000_000,
     "time_max": 9_223_372_036.0,  # seconds since 1970 that int64 nanoseconds can hold
 }
@@ -75,9 +77,10 @@ class Sandbox:
     After an error the runtime may hold anything: it is to be closed and replaced.
     """
 
-    def __init__(self, name: str, text: bytes, memory_bytes: int) -> None:
+    def __init__(self, name: str, text: bytes, memory_bytes: int, start_s: float = START_S_MAX) -> None:
+        """start_s: CPU time for the script's own lines; a call with a deadline of 0 goes on with what is left of it."""
         self.name = name
-        self._memory_bytes = memory_bytes
+        self._memory_bytes, self._deadline_s = memory_bytes, start_s
         self._runtime: Any = lua.LuaRuntime(
             encoding=None,
             unpack_returned_tuples=False,
@@ -90,13 +93,13 @@ class Sandbox:
         privileged = start(_PRIVILEGED, b"=gateway")
         limits = {key.encode(): value for key, value in LIMITS.items()}
         self._calls: Any = privileged(self._runtime.table_from(limits))
-        problem = self._guarded(self._calls[b"start"], START_S_MAX, text, name.encode())
+        problem = self._guarded(self._calls[b"start"], start_s, text, name.encode())
         if problem is not None:
-            self._fail(_text(problem), START_S_MAX)
+            self._fail(_text(problem))
 
     def declared(self, name: str) -> Plain:
         """Plain data that the script has left under a global name; None: nothing."""
-        found = self._answer(self._guarded(self._calls[b"declared"], START_S_MAX, name.encode()), START_S_MAX)
+        found = self._answer(self._guarded(self._calls[b"declared"], START_S_MAX, name.encode()))
         return None if found is False else read_plain(found)
 
     def bind(self, names: Sequence[str], units: Sequence[str], only_output: str | None) -> None:
@@ -114,14 +117,16 @@ class Sandbox:
         """
         table = self._runtime.table_from
         columns = self._guarded(lambda: [table(column) for column in (tags, values, qualities, times)])
-        return self._frames(self._guarded(self._calls[b"rows"], deadline_s, len(tags), *columns), deadline_s)
+        self._deadline_s = deadline_s or self._deadline_s
+        return self._frames(self._guarded(self._calls[b"rows"], deadline_s, len(tags), *columns))
 
     def tick(self, deadline_s: float, now_s: float) -> Frames:
-        return self._frames(self._guarded(self._calls[b"tick"], deadline_s, now_s), deadline_s)
+        self._deadline_s = deadline_s or self._deadline_s
+        return self._frames(self._guarded(self._calls[b"tick"], deadline_s, now_s))
 
     def save(self) -> bytes:
         """Global `state` as canonical text; empty where there is none."""
-        text = self._answer(self._guarded(self._calls[b"save"]), 0.0)
+        text = self._answer(self._guarded(self._calls[b"save"]))
         assert isinstance(text, bytes)
         return text
 
@@ -131,10 +136,10 @@ class Sandbox:
         table = self._runtime.table_from(value, recursive=True) if isinstance(value, dict) else value
         self._guarded(self._calls[b"restore"], table)
 
-    def _frames(self, answer: Any, deadline_s: float) -> Frames:
+    def _frames(self, answer: Any) -> Frames:
         problem = answer[b"problem"]
         if problem is not None:
-            self._fail(_text(problem), deadline_s)
+            self._fail(_text(problem))
         rows = int(answer[b"rows"])
         columns = [list(answer[key].values()) for key in (b"tag", b"value", b"quality", b"time", b"row")]
         assert all(len(column) == rows for column in columns)
@@ -149,10 +154,10 @@ class Sandbox:
             int(answer[b"line_count"]),
         )
 
-    def _answer(self, answer: tuple[bool, Any], deadline_s: float) -> Any:
+    def _answer(self, answer: tuple[bool, Any]) -> Any:
         is_good, result = answer
         if not is_good:
-            self._fail(_text(result), deadline_s)
+            self._fail(_text(result))
         return result
 
     def _guarded(self, call: Any, *arguments: Any) -> Any:
@@ -160,13 +165,13 @@ class Sandbox:
         try:
             return call(*arguments)
         except (lua.LuaMemoryError, MemoryError):
-            self._fail(_MEMORY, 0.0)
+            self._fail(_MEMORY)
         except lua.LuaError as error:
-            self._fail(str(error), 0.0)
+            self._fail(str(error))
 
-    def _fail(self, problem: str, deadline_s: float) -> NoReturn:
+    def _fail(self, problem: str) -> NoReturn:
         if problem == _OVERRUN:
-            text = f"{self.name}: ran longer than {deadline_s * 1000:.0f} ms; simplify it, or raise `deadline`"
+            text = f"{self.name}: ran longer than {self._deadline_s * 1000:.0f} ms; simplify it, or raise `deadline`"
             raise GatewayError(text, code="E5055")
         if problem.endswith(_MEMORY):
             size = f"{self._memory_bytes / (1 << 20):.3g} MiB"

@@ -8,8 +8,8 @@ local PATTERNS_REMEMBERED_MAX = 256
 
 local assert, error, next, pcall, rawget, select, tostring, type =
   assert, error, next, pcall, rawget, select, tostring, type
-local clock, count, getmetatable, load, setmetatable, sethook, tonumber =
-  os.clock, collectgarbage, getmetatable, load, setmetatable, debug.sethook, tonumber
+local clock, count, getinfo, getmetatable, load, setmetatable, sethook, tonumber =
+  os.clock, collectgarbage, debug.getinfo, getmetatable, load, setmetatable, debug.sethook, tonumber
 local byte, find, format, gmatch, gsub, match, rep, sub =
   string.byte, string.find, string.format, string.gmatch, string.gsub, string.match, string.rep, string.sub
 local concat, floor, insert, sort = table.concat, math.floor, table.insert, table.sort
@@ -20,22 +20,32 @@ count('setpause', 110) -- memory is limited: collect before garbage doubles it
 
 -- Budget of one call -------------------------------------------------------------------------------------------
 
-local deadline, spent, hooks = 0, nil, 0
+local deadline, spent, hooks, interval = 0, nil, 0, limits.hook_instructions
+local hook, is_ours
 
-local function check_clock()
-  if clock() > deadline then
-    spent = OVERRUN
-    error(OVERRUN, 0)
-  end
+local function stop()
+  spent = OVERRUN
+  error(OVERRUN, 0)
 end
 
--- Asking for the time costs more than the instructions between two hooks. A script that holds much memory can hide
--- milliseconds in one instruction (a comparison of long texts), so it is asked each time.
-local function hook()
+local function check_clock()
+  if clock() > deadline then stop() end
+end
+
+-- One instruction costs a millisecond for each MiB of a text that it joins, compares or reads as a number. The memory
+-- that is held bounds the longest text, so the more is held the fewer instructions run before the next look. Asking for
+-- the time costs more than the instructions between two hooks, so while they are many it is asked now and then only.
+hook = function()
+  local wanted = floor(limits.hook_kib / count('count'))
+  wanted = wanted > limits.hook_instructions and limits.hook_instructions or wanted < 1 and 1 or wanted
+  if wanted ~= interval then
+    interval = wanted
+    sethook(hook, '', interval)
+  end
   hooks = hooks + 1
-  if hooks >= limits.hooks_per_clock or count('count') > limits.light_kib then
+  if hooks >= limits.hooks_per_clock or interval < limits.hook_instructions then
     hooks = 0
-    check_clock()
+    if clock() > deadline and not is_ours[getinfo(2, 'f').func] then stop() end
   end
 end
 
@@ -44,9 +54,12 @@ local function settle(ok, ...)
   return ok, ...
 end
 
+local nested = 0 -- pcalls inside each other
+
 local function within_budget(seconds, call, ...)
   if seconds > 0 then deadline, spent, hooks = clock() + seconds, nil, 0 end
-  sethook(hook, '', limits.hook_instructions)
+  nested = 0
+  sethook(hook, '', interval)
   local ok, result = settle(pcall(call, ...))
   sethook()
   if spent then return false, spent end
@@ -54,14 +67,22 @@ local function within_budget(seconds, call, ...)
   return true, result
 end
 
+-- Behind the pcall of within_budget nothing would catch what the hook raises.
+is_ours = {[settle] = true, [within_budget] = true}
+
 -- A budget that is spent cannot be swallowed: every pcall of the script raises it again.
 local function pass_on(ok, ...)
+  nested = nested - 1
   if not ok and ... == MEMORY_ERROR then spent = MEMORY_ERROR end
   if spent then error(spent, 0) end
   return ok, ...
 end
 
-local function guarded_pcall(call, ...) return pass_on(pcall(call, ...)) end
+local function guarded_pcall(call, ...)
+  if nested >= limits.pcall_depth then error('more than ' .. limits.pcall_depth .. ' pcalls inside each other', 2) end
+  nested = nested + 1
+  return pass_on(pcall(call, ...))
+end
 
 -- Text: no hook fires inside the C functions, so what they may cost is bounded before the call -------------------
 

@@ -104,8 +104,9 @@ class Script:
         return self._published(rows, batch.gateway_time)
 
     def tick(self, now_ns: int) -> Sequence[Batch]:
+        deadline_s = self._deadline_s if self._sandbox is not None else 0.0
         try:
-            frames = self._running().tick(self._deadline_s, now_ns / NS_PER_S)
+            frames = self._running().tick(deadline_s, now_ns / NS_PER_S)
         except GatewayError as error:
             self._failed(error)
         self._log.write(frames, now_ns)
@@ -139,9 +140,9 @@ class Script:
         self._sandbox = None
 
     def _running(self) -> Sandbox:
-        """The script; after a failure one that starts anew from the state saved last."""
+        """The script; after a failure one that starts anew from the state saved last, within the time of one call."""
         if self._sandbox is None:
-            sandbox = Sandbox(self._file, self._text, self._memory)
+            sandbox = Sandbox(self._file, self._text, self._memory, self._deadline_s)
             if self._saved:
                 sandbox.restore(self._saved)
             self._ready(sandbox)
@@ -160,7 +161,7 @@ class Script:
         times = np.broadcast_to(batch.source_time, len(batch.tag))[rows].tolist()
         try:
             values = _lua_values(batch.value[rows], batch.kind, quality.tolist())
-            deadline_s = self._deadline_s if is_first else 0.0
+            deadline_s = self._deadline_s if is_first and self._sandbox is not None else 0.0
             frames = self._running().rows(
                 deadline_s, places, values, quality.tolist(), [time / NS_PER_S for time in times]
             )

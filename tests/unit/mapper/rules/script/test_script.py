@@ -320,7 +320,7 @@ def test_damaged_state_is_refused_and_the_script_starts_anew(stage: Any, text: s
         ("(function() local t = {} t.t = t return t end)()", "one table twice"),
         ("{[{}] = 1}", "a key that is a table"),
         ("(function() local t = {} for i = 1, 9 do t = {t} end return t end)()", "nested too deep"),
-        ("(function() local t = {} for i = 1, 10001 do t[i] = i end return t end)()", "more than 10000 entries"),
+        ("(function() local t = {} for i = 1, 4097 do t[i] = i end return t end)()", "more than 4096 entries"),
         ("(function() local t = {} for i = 1, 20 do t[i] = i .. ('x'):rep(60000) end return t end)()", "are allowed"),
     ],
 )

@@ -1,0 +1,2 @@
+-- refused
+pcall(function() while true do end end)

@@ -1,0 +1,2 @@
+-- refused
+coroutine.wrap(function() while true do end end)()

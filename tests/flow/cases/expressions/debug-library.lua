@@ -1,0 +1,2 @@
+-- refused
+debug.getregistry()

@@ -1,0 +1,2 @@
+-- fine
+abs(abs(abs(abs(abs(abs(abs(abs(abs(abs(abs(abs(abs(abs(abs(value)))))))))))))))

@@ -1,0 +1,2 @@
+-- bad
+exp(exp(exp(exp(value + 9))))

@@ -1,0 +1,2 @@
+-- refused
+io.open("/etc/passwd"):read("*a")

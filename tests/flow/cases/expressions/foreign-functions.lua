@@ -1,0 +1,2 @@
+-- refused
+require("ffi").C.exit(1)

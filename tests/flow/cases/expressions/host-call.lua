@@ -1,0 +1,2 @@
+-- refused
+log("again")

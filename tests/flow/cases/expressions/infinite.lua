@@ -1,0 +1,2 @@
+-- bad
+value * 1e308 * 1e308 + 1 / (value - value)

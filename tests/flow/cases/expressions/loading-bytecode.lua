@@ -1,0 +1,2 @@
+-- refused
+loadstring("\27LJ\2")()

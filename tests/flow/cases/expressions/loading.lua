@@ -1,0 +1,2 @@
+-- refused
+load("return 1")()

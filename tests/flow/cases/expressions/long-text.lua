@@ -1,0 +1,2 @@
+-- bad text
+value .. value .. value .. value .. value .. value .. value .. value .. value .. value .. value .. value .. value .. value .. value .. value .. value .. value .. value .. value .. value .. value .. value .. value .. value .. value .. value .. value .. value .. value .. value .. value .. value

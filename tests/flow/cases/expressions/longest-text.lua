@@ -1,0 +1,2 @@
+-- fine text
+value .. value .. value .. value

@@ -1,0 +1,2 @@
+-- refused
+(function() while true do end end)()

@@ -1,0 +1,2 @@
+-- refused
+setmetatable({}, {__index = value})[1]

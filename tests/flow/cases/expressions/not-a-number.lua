@@ -1,0 +1,2 @@
+-- bad
+(value - value) / (value - value)

@@ -1,0 +1,2 @@
+-- refused
+string.find(("a"):rep(3000), "a*a*a*a*b")

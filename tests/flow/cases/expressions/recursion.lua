@@ -1,0 +1,2 @@
+-- refused
+(function(f) return f(f) end)(function(f) return f(f) end)

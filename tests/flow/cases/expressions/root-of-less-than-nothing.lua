@@ -1,0 +1,2 @@
+-- bad
+sqrt(-1 - value * value)

@@ -1,0 +1,2 @@
+-- refused
+{value, value, value}

@@ -1,0 +1,2 @@
+-- bad
+number("nan" .. 1) + value
