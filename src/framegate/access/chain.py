@@ -36,6 +36,7 @@ FINDINGS_MAX = 100
 TORN, BROKEN, DROPPED = "audit.torn", "audit.broken", "audit.dropped"
 """Actions that the audit log itself notes: a line that a power cut has left half, a chain that does not hold, old files
 that made room."""
+_AS_THEY_ARE = frozenset((str, bool, type(None)))
 _SECRETS = (*SECRET_WORDS, "authorization", "cookie", "api_key", "apikey")
 
 
@@ -178,11 +179,15 @@ def _json(value: Any) -> bytes:
 
 def _plain(value: Any, depth: int = 0) -> Any:
     """Details as JSON takes them, without secrets, bounded in depth and width."""
+    if type(value) in _AS_THEY_ARE:  # most of what is noted, a hundred times in one batch of writes
+        return value
     if isinstance(value, Mapping) and depth < DEPTH_MAX:
         items = list(value.items())[:ITEMS_MAX]
         return {str(key): MASK if _is_secret(str(key)) else _plain(item, depth + 1) for key, item in items}
     if isinstance(value, list | tuple | set | frozenset) and depth < DEPTH_MAX:
-        return [_plain(item, depth + 1) for item in list(value)[:ITEMS_MAX]]
+        return [
+            item if type(item) in _AS_THEY_ARE else _plain(item, depth + 1) for item in list(value)[:ITEMS_MAX]
+        ]
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else str(value)
     if isinstance(value, int) and not isinstance(value, bool):

@@ -162,10 +162,10 @@ async def write_tag(call: Call[WaitQuery, Write]) -> Answer:
 
 
 async def write_tags(call: Call[WaitQuery, list[BatchItem]]) -> Answer:
-    key, now_ns = _checked(call.headers[KEY]), call.site.clock.now_ns()
+    key = _checked(call.headers[KEY]) or ulid(call.site.clock.now_ns())
     commands = [
         Command(
-            item.id or (_checked(f"{key}.{place}") if key else ulid(now_ns)),
+            item.id or _checked(f"{key}.{place}"),
             item.tag,
             _within(item.value),
             ttl_s=item.ttl_s,
@@ -220,13 +220,17 @@ def _right_of(call: Call[Any, Any]) -> Callable[[str], bool]:
     """Whether the caller may write a tag now; whether the credentials still stand is looked up every LOOK_S."""
     principal, access, clock = call.principal, call.site.access, call.site.clock
     is_valid, looked = False, float("-inf")
+    covered: dict[str, bool] = {}  # what a principal covers never changes; whether it still stands does
 
     def may(tag: str) -> bool:
         nonlocal is_valid, looked
         now = clock.monotonic()
         if now - looked > LOOK_S:
             is_valid, looked = access.is_valid(principal), now
-        return is_valid and principal.may(Permission.TAGS_WRITE, tag)
+        is_covered = covered.get(tag)
+        if is_covered is None:
+            is_covered = covered[tag] = principal.may(Permission.TAGS_WRITE, tag)
+        return is_valid and is_covered
 
     return may
 
