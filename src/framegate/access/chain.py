@@ -185,15 +185,11 @@ def _plain(value: Any, depth: int = 0) -> Any:
         items = list(value.items())[:ITEMS_MAX]
         return {str(key): MASK if _is_secret(str(key)) else _plain(item, depth + 1) for key, item in items}
     if isinstance(value, list | tuple | set | frozenset) and depth < DEPTH_MAX:
-        return [
-            item if type(item) in _AS_THEY_ARE else _plain(item, depth + 1) for item in list(value)[:ITEMS_MAX]
-        ]
+        return [item if type(item) in _AS_THEY_ARE else _plain(item, depth + 1) for item in list(value)[:ITEMS_MAX]]
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else str(value)
-    if isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(value, int):
         return int(value) if value.bit_length() <= INTEGER_BITS_MAX else "..."
-    if value is None or isinstance(value, bool | str):
-        return value
     return "..." if isinstance(value, Mapping | list | tuple | set | frozenset) else str(value)
 
 
