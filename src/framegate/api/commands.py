@@ -14,7 +14,6 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from framegate.api.identity import ulid
 from framegate.api.operation import Answer, Call, NoParameters
 from framegate.api.problem import CONTENT_TYPE, problem, status_of_command
 from framegate.api.tags import Json, json_of
@@ -156,13 +155,13 @@ async def write_tag(call: Call[WaitQuery, Write]) -> Answer:
     body, tag = call.body, call.path["tag"]
     if not call.principal.may(Permission.TAGS_WRITE, tag):
         raise Denied(f"tag {tag}: these credentials may not write it; ask for a token that covers it", code="E4243")
-    id_ = _checked(call.headers[KEY]) or ulid(call.site.clock.now_ns())
+    id_ = _checked(call.headers[KEY]) or call.id
     command = Command(id_, tag, _within(body.value), 0, body.ttl_s, body.verify, body.retry, body.select)
     return _answer((await _submitted(call, [command]))[0])
 
 
 async def write_tags(call: Call[WaitQuery, list[BatchItem]]) -> Answer:
-    key = _checked(call.headers[KEY]) or ulid(call.site.clock.now_ns())
+    key = _checked(call.headers[KEY]) or call.id
     commands = [
         Command(
             item.id or _checked(f"{key}.{place}"),
