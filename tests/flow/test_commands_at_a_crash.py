@@ -201,7 +201,7 @@ async def plant_of(home: Path, device: Device) -> AsyncIterator[tuple[FaultProxy
 
 async def outcomes_of(client: ControlClient, case: Case, started: float) -> None:
     """What the gateway says of the case's commands: `found`, with "" for those it does not know."""
-    for command in case.submitted:
+    for command in reversed(case.submitted):  # the victim first: how soon it is told is measured
         try:
             record = await asyncio.to_thread(client.command, command.id, plant.WAIT_S_MAX)
         except DeviceRefused:

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import framegate.cli.service  # noqa: F401 - once, and not in each fork
 from framegate.bus.rocks import RocksDisk
 from framegate.cli.main import main as edge
 from framegate.command import desk, journal
