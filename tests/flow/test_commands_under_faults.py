@@ -49,7 +49,7 @@ TTL_S = 20.0
 COPIES_MAX = 5
 CONNECTIONS = 32
 DELAY_S_MAX = 2.0
-ANSWER_S_MAX = 60.0
+ANSWER_S_MAX = 240.0
 Kind = Literal["plain", "expired", "retained", "too large"]
 
 
