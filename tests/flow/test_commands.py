@@ -7,7 +7,7 @@ import random
 import subprocess
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,14 @@ import pytest
 from pymodbus.server import ModbusTcpServer
 from pymodbus.simulator import DataType, SimData, SimDevice
 
+from framegate.contract._generated import frame_pb2
 from framegate.contract.command import Command, CommandRecord, Outcome
 from framegate.contract.errors import GatewayError
 from framegate.gateway.home import Home
 from framegate.ops.client import ControlClient
 from framegate.testing import plant
+from framegate.testing.account import Account
+from framegate.testing.mosquitto import Mosquitto
 
 Run = Callable[[Path], subprocess.Popen[bytes]]
 COMMANDS = 200
@@ -179,6 +182,41 @@ async def test_neighbours_share_a_request_and_each_function_is_confirmed_by_pymo
         (tag, Outcome.CONFIRMED, "") for tag in values
     ]
     assert judge.functions == {15: 1, 16: 1, 5: 1, 6: 1, 22: 1}
+
+
+async def test_outcomes_reach_a_subscriber_as_protobuf(
+    home: Path, judge: Judge, run: Run, mosquitto: Mosquitto, subscribe: Callable[..., Awaitable[Account]]
+) -> None:
+    account = await subscribe(mosquitto.port, encoding="protobuf")
+    plant.write_config(
+        home,
+        endpoints={
+            "line": f"url: 'tcp://127.0.0.1:{judge.port}'",
+            "broker": f"url: 'tcp://127.0.0.1:{mosquitto.port}'",
+        },
+        drivers={"plc": "plugin: modbus, endpoint: line, scan: {default: 100ms}"},
+        connectors={"cloud": "plugin: mqtt, endpoint: broker, encoding: protobuf, options: {qos: 1}"},
+        variables=[
+            f"tag: {tag}, source: plc, address: 'hr:{register}', type: int16, access: RW"
+            for tag, register in (("good", 1), ("refused", 500))
+        ],
+    )
+    gateway = run(home)
+    path = Home(home).socket
+    await plant.until(path.exists, "a gateway that listens")
+    commands = [Command("n1", "good", 7), Command("n2", "refused", 7), Command("n3", "good", 100_000)]
+    with ControlClient(path) as client:
+        await asyncio.to_thread(client.write, commands)
+    await plant.until(lambda: len(account.of("command.ack")) == len(commands), "an acknowledgement of each")
+    plant.stop_gateway(gateway)
+    told = {frame.value.id: frame.value for frame in account.of("command.ack")}
+    assert {id_: (ack.tag, ack.outcome, ack.code) for id_, ack in told.items()} == {
+        "n1": ("good", frame_pb2.OUTCOME_CONFIRMED, ""),
+        "n2": ("refused", frame_pb2.OUTCOME_REJECTED, "E4211"),
+        "n3": ("good", frame_pb2.OUTCOME_REJECTED, "E1195"),
+    }
+    assert all(ack.origin.startswith("local:uid") and ack.ts > 0 for ack in told.values())
+    assert (account.conflicts, account.out_of_order, account.lost(account.newest)) == (0, 0, 0)
 
 
 def _all_ended(asker: Asker) -> bool:

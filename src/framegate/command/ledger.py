@@ -22,7 +22,6 @@ from framegate.contract.frame import Batch, uniform_quality, uniform_time
 from framegate.contract.ports import Clock, Log
 from framegate.contract.quality import Quality
 
-ACK_TAG = "command.ack"
 REASON_CHARACTERS_MAX = 500
 
 
