@@ -151,7 +151,7 @@ class Case:
 
 
 def cases(dice: random.Random) -> list[Case]:
-    made = []
+    made: list[Case] = []
     for name, way in WAYS.items():
         for moment in ("before", "after"):
             for number in range(CRASHES):
@@ -302,7 +302,8 @@ def _judge(planned: list[Case], device: Device, again: list[str], told: Mapping[
         if outcome == "UNKNOWN" and case.took_s > UNKNOWN_WITHIN_S:
             wrong.append(f"{case.victim.id}: unknown after {case.took_s:.1f} s")
         for command in case.submitted:
-            reached = device.writes[REGISTER_OF[command.tag], int(command.value)]
+            assert isinstance(command.value, int)
+            reached = device.writes[REGISTER_OF[command.tag], command.value]
             if command is case.victim and reached != case.way.writes[case.moment]:
                 wrong.append(f"{command.id}: reached the device {reached} times")
             if reached > 1:

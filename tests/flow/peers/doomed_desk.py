@@ -14,15 +14,16 @@ import gc
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import framegate.cli.service  # noqa: F401 - once, and not in each fork
 from framegate.bus.rocks import RocksDisk
 from framegate.cli.main import main as edge
 from framegate.command import desk, journal
+from framegate.command.entry import Entry
 from framegate.command.record import decode_record
-from framegate.contract.command import CommandRecord
+from framegate.contract.command import Command, CommandRecord
 from framegate.contract.ports import Change
 from framegate.runtime.discover import discover, load_role
 
@@ -71,20 +72,19 @@ def arm(victim: str, state: str, moment: str) -> None:
 
 
 def _arm_unwritten(victim: str, *, is_before: bool) -> None:
-    received: Callable[..., CommandRecord] = desk.received
-    add = journal.Journal.add
+    take, add = desk.CommandDesk._take, journal.Journal.add
 
-    def receiving(command: Any, *rest: Any) -> CommandRecord:
+    def taking(self: desk.CommandDesk, command: Command, *rest: Any) -> Any:
         if command.id == victim and is_before:
             die()
-        return received(command, *rest)
+        return take(self, command, *rest)
 
-    def adding(self: journal.Journal, entries: Any) -> None:
+    def adding(self: journal.Journal, entries: Sequence[Entry]) -> None:
         add(self, entries)
         if any(entry.command.id == victim for entry in entries):
             die()
 
-    desk.received = receiving
+    desk.CommandDesk._take = taking  # type: ignore[method-assign]
     journal.Journal.add = adding  # type: ignore[method-assign]
 
 
