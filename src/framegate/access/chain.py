@@ -31,6 +31,8 @@ TEXT_CHARACTERS_MAX = 512
 DEPTH_MAX = 8
 ITEMS_MAX = 1_000
 """Of one mapping or list in details."""
+ITEMS_KEPT_MAX, KEY_CHARACTERS_MAX = 16, 64
+"""Lists whose length a line tells that is too long to hold them."""
 INTEGER_BITS_MAX = 64
 FINDINGS_MAX = 100
 TORN, BROKEN, DROPPED = "audit.torn", "audit.broken", "audit.dropped"
@@ -75,13 +77,27 @@ def note_of(entry: AuditEntry, now_ns: int) -> dict[str, Any]:
 
 
 def line_of(note: Mapping[str, Any], before: Link) -> tuple[bytes, Link]:
-    """The line after a place, with its newline, and its own place. A long one keeps the beginning of its details."""
+    """The line after a place, with its newline, and its own place.
+
+    Of long details the line keeps the beginning, how many items each list in them has, and size and hash of the whole:
+    whoever has kept what was asked for can show that it is that.
+    """
     placed = {"seq": before.seq + 1, "prev": before.sha256, **note}
     line = _json(placed)
     if len(line) > LINE_BYTES_MAX:
-        details = _json(note["details"])[: LINE_BYTES_MAX // 4].decode("utf-8", "ignore")
-        line = _json({**placed, "details": {"cut": details}})
+        line = _json({**placed, "details": _abridged(note["details"])})
     return line + b"\n", Link(before.seq + 1, hash_of(line))
+
+
+def _abridged(details: Mapping[str, Any]) -> Mapping[str, Any]:
+    whole = _json(details)
+    items = {key[:KEY_CHARACTERS_MAX]: len(value) for key, value in details.items() if isinstance(value, list)}
+    return {
+        "cut": whole[: LINE_BYTES_MAX // 4].decode("utf-8", "ignore"),
+        "items": dict(list(items.items())[:ITEMS_KEPT_MAX]),
+        "bytes": len(whole),
+        "sha256": hash_of(whole),
+    }
 
 
 def hash_of(line: bytes) -> str:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from framegate import __version__
 from framegate.config import ConnectorRow, DriverRow
+from framegate.contract.access import AuditEntry
 from framegate.contract.command import Desk
 from framegate.contract.frame import Position
 from framegate.contract.quality import Quality
@@ -81,6 +82,10 @@ class Health:
     @property
     def metrics(self) -> Metrics:
         return self._gateway.metrics
+
+    async def note(self, entry: AuditEntry) -> None:
+        if self._gateway.audit is not None:
+            await self._gateway.audit.note(entry)
 
     def health(self) -> GatewayHealth:
         gateway = self._gateway

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from framegate.contract.access import AuditEntry
 from framegate.contract.command import Desk
 from framegate.contract.frame import Access, Position, Value
 from framegate.contract.letter import DeadLetter, letter_id
@@ -350,7 +351,7 @@ class ConfigFace(Protocol):
 class GatewayFace(Protocol):
     """What `ops` may ask of a gateway. Called on the loop; every answer is bounded.
 
-    Answers are made at once, but for rewind, letters.retry, commands and changes of the configuration.
+    Answers are made at once, but for note, rewind, letters.retry, commands and changes of the configuration.
     """
 
     @property
@@ -367,6 +368,12 @@ class GatewayFace(Protocol):
 
     @property
     def commands(self) -> Desk: ...
+
+    async def note(self, entry: AuditEntry) -> None:
+        """Have the audit log tell of what is about to be done; durable on return.
+
+        raises StoreFailed E4306 - it must not be done then
+        """
 
     def health(self) -> GatewayHealth: ...
 
