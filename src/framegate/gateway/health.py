@@ -29,6 +29,7 @@ from framegate.gateway.rewind import Rewinder
 from framegate.gateway.rules import Rules
 from framegate.gateway.wiring import Gateway
 from framegate.northbound.outbox import Outbox
+from framegate.observe.command_health import doors_of
 from framegate.observe.face import (
     BusHealth,
     ConnectorHealth,
@@ -114,6 +115,8 @@ class Health:
             alarms_active=active,
             alarms_unacknowledged=unacknowledged,
             config=replace(self._config.health, centre=self.centre_problem()),
+            commands_waiting=round(gateway.metrics.gauge("edge_commands_waiting").sample()),
+            doors=doors_of(gateway.metrics),
         )
 
     def find_tags(self, pattern: str, after: int, limit: int) -> Sequence[TagRow]:

@@ -18,6 +18,7 @@ from framegate.contract.access import AuditEntry
 from framegate.contract.command import Desk
 from framegate.contract.frame import Access, Position, Value
 from framegate.contract.letter import DeadLetter, letter_id
+from framegate.observe.command_health import DoorHealth
 from framegate.observe.metrics import Metrics
 
 
@@ -160,6 +161,7 @@ class GatewayHealth:
     now_ns    wall time of the record
     cpu_s     CPU time of the process since its start, user and system
     alarms_*  alarms that are shown as active, and that wait for an acknowledgement
+    commands_waiting  commands that have no outcome yet;  doors: those through which any came
     problem   why the gateway cannot take and keep rows now ("" = ready); a silent device is no such problem
     """
 
@@ -179,6 +181,8 @@ class GatewayHealth:
     alarms_active: int = 0
     alarms_unacknowledged: int = 0
     config: ConfigHealth = ConfigHealth()
+    commands_waiting: int = 0
+    doors: tuple[DoorHealth, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,10 +374,7 @@ class GatewayFace(Protocol):
     def commands(self) -> Desk: ...
 
     async def note(self, entry: AuditEntry) -> None:
-        """Have the audit log tell of what is about to be done; durable on return.
-
-        raises StoreFailed E4306 - it must not be done then
-        """
+        """Have the audit log tell of what is about to be done; raises StoreFailed E4306: it must not be done then."""
 
     def health(self) -> GatewayHealth: ...
 

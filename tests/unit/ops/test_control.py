@@ -8,6 +8,7 @@ import os
 import socket
 import stat
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +24,7 @@ from framegate.contract.errors import (
     StoreFailed,
 )
 from framegate.contract.letter import DeadLetter
+from framegate.observe.command_health import DoorHealth
 from framegate.observe.face import AlarmRow
 from framegate.ops.client import ControlClient
 from framegate.ops.control import CLIENTS_MAX, ControlServer, serve
@@ -206,6 +208,11 @@ async def test_act_that_cannot_be_noted_is_not_done(
     with pytest.raises(StoreFailed, match="E4306"):
         await ask(server, act)
     assert (list(face.letters.kept), face.letters.retried, face.rules.noted) == (["cloud/1"], [], [])
+
+
+async def test_health_tells_of_commands(server: ControlServer, face: Any) -> None:
+    face.record = replace(face.record, commands_waiting=3, doors=(DoorHealth("rest", confirmed=5, unknown=1),))
+    assert await ask(server, lambda client: client.health()) == face.record
 
 
 async def test_socket_file_is_for_its_owner_only_and_goes_with_the_server(server: ControlServer) -> None:
