@@ -248,7 +248,7 @@ async def staged(tmp_path: Path, run: Run, device: int, broker: int, api: int) -
 
 
 @pytest.mark.parametrize("server", ["libmodbus", "pymodbus"])
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(900 + COUNT // 4)
 async def test_each_command_reaches_the_device_once_at_most_and_its_outcome_is_true(
     server: Server, tmp_path: Path, run: Run, mosquitto: Mosquitto, subscribe: Subscribe, drained: Drained
 ) -> None:
