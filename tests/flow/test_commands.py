@@ -20,10 +20,12 @@ from framegate.contract._generated import frame_pb2
 from framegate.contract.command import Command, CommandRecord, Outcome
 from framegate.contract.errors import GatewayError
 from framegate.gateway.home import Home
+from framegate.observe.face import GatewayHealth
 from framegate.ops.client import ControlClient
 from framegate.testing import plant
 from framegate.testing.account import Account
 from framegate.testing.mosquitto import Mosquitto
+from framegate_plugins.modbus.simulator import Simulator as Plc
 
 Run = Callable[[Path], subprocess.Popen[bytes]]
 COMMANDS = 200
@@ -31,6 +33,8 @@ KILLS = 4
 PLACES = (0, 1, 2, 3, 10, 12, 13, 40)
 """Some neighbours, which share a request, and some not."""
 ASK_S = 60.0
+REQUESTS, ANSWER_S = 60, 0.1
+"""Of a scan that takes six seconds."""
 
 
 @dataclass
@@ -171,7 +175,7 @@ async def test_neighbours_share_a_request_and_each_function_is_confirmed_by_pymo
     )
     gateway = run(home)
     path = Home(home).socket
-    await plant.until(path.exists, "a gateway that listens")
+    await plant.until(lambda: _listens(path), "a gateway that listens")
     values = {"c0": True, "c1": True, "r0": 11, "r1": 12, "c9": True, "r5": 13, "bit": True}
     commands = [Command(tag, tag, value, verify=True) for tag, value in values.items()]
     with ControlClient(path) as client:
@@ -182,6 +186,33 @@ async def test_neighbours_share_a_request_and_each_function_is_confirmed_by_pymo
         (tag, Outcome.CONFIRMED, "") for tag in values
     ]
     assert judge.functions == {15: 1, 16: 1, 5: 1, 6: 1, 22: 1}
+
+
+async def test_write_does_not_wait_for_the_end_of_a_long_scan(
+    home: Path, run: Run, modbus: Callable[..., Awaitable[Plc]], health: Callable[[Path], Awaitable[GatewayHealth]]
+) -> None:
+    plc = await modbus()
+    plc.units[1].misbehave(delay_s=ANSWER_S)
+    plant.write_config(
+        home,
+        endpoints={"line": f"url: '{plc.url}'"},
+        drivers={"plc": "plugin: modbus, endpoint: line, options: {unit: 1, pipeline: 1}, scan: {default: 30s}"},
+        connectors={},
+        variables=[  # too far from each other to be read in one request
+            f"tag: t{i}, source: plc, address: 'hr:{200 * i}', type: int16, access: RW" for i in range(REQUESTS)
+        ],
+    )
+    gateway = run(home)
+    path = Home(home).socket
+    await plant.until(lambda: _listens(path), "a gateway that listens")
+    with ControlClient(path) as client:
+        await asyncio.to_thread(client.write, [Command("n1", "t1", 7)])
+        record = await asyncio.to_thread(client.command, "n1", 30.0)
+    assert record.outcome is Outcome.CONFIRMED
+    assert (await health(home)).devices[0].scans_ok == 0, "the scan was over before"
+    await plant.eventually(lambda: health(home), lambda now: now.devices[0].scans_ok == 1, "the end of the scan")
+    plant.stop_gateway(gateway)
+    assert (record.ended - record.received) / 1e9 < REQUESTS * ANSWER_S / 2
 
 
 async def test_outcomes_reach_a_subscriber_as_protobuf(
@@ -203,7 +234,7 @@ async def test_outcomes_reach_a_subscriber_as_protobuf(
     )
     gateway = run(home)
     path = Home(home).socket
-    await plant.until(path.exists, "a gateway that listens")
+    await plant.until(lambda: _listens(path), "a gateway that listens")
     commands = [Command("n1", "good", 7), Command("n2", "refused", 7), Command("n3", "good", 100_000)]
     with ControlClient(path) as client:
         await asyncio.to_thread(client.write, commands)
@@ -217,6 +248,14 @@ async def test_outcomes_reach_a_subscriber_as_protobuf(
     }
     assert all(ack.origin.startswith("local:uid") and ack.ts > 0 for ack in told.values())
     assert (account.conflicts, account.out_of_order, account.lost(account.newest)) == (0, 0, 0)
+
+
+def _listens(path: Path) -> bool:
+    try:
+        ControlClient(path).close()
+    except GatewayError:
+        return False
+    return True
 
 
 def _all_ended(asker: Asker) -> bool:

@@ -2,13 +2,14 @@
 
 The only code that awaits a driver's open, read and write; it runs in a task of its own, so that a driver that hangs
 or ignores cancellation can be left behind (`retire`). It has no timer: the scheduler wakes it through `due` and its
-deadline is swept, so a scan costs one future. What ends a shift is raised; what follows is the slot's business.
+deadline is swept, so a scan costs a future or two. What ends a shift is raised; what follows is the slot's business.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import inf
 
 from framegate.contract.command import Outcome
@@ -33,7 +34,7 @@ WRITES_IN_A_ROW_MAX = 16  # then one waiting scan goes first: writes overtake re
 
 
 class Shift:
-    """A driver in service.
+    """A driver in service; satisfies contract.driver.Passage.
 
     move   tells the slot what happened (OPENED, REPLIED, SILENT)
     """
@@ -99,7 +100,7 @@ class Shift:
         """Open, then scan and write for ever; ends by raising, or quietly once retired."""
         try:
             self._begin("open", OPEN_DEADLINE_S)
-            await self._driver.open(context)
+            await self._driver.open(replace(context, passage=self))
             self.deadline = inf
             if self.is_retired:  # it came too late, and nobody else will close what it opened
                 await self._driver.close()
@@ -118,6 +119,32 @@ class Shift:
             self._account.skipped(busy.bit_count(), "late")
             classes ^= busy
         self._due |= classes
+        self.wake()
+
+    async def end_of(self, done: asyncio.Future[None]) -> None:
+        """See contract.driver.Passage. Only scans let writes in: what is read back is to be what was written last."""
+        passed = 0
+        while self._reading and passed < WRITES_IN_A_ROW_MAX and not done.done():
+            if not self._lane.is_write_next:
+                await self._either(done)
+                continue
+            passed += 1
+            call, left_s = self.call, self.deadline - self._clock.monotonic()
+            await self._take_order()
+            self.call, self.deadline = call, self._clock.monotonic() + left_s
+        await done
+
+    async def _either(self, done: asyncio.Future[None]) -> None:
+        """Until `done` is, or somebody wakes the shift."""
+        idle = self._idle = asyncio.get_running_loop().create_future()
+        done.add_done_callback(self._wake_done)
+        try:
+            await idle
+        finally:
+            done.remove_done_callback(self._wake_done)
+            self._idle = None
+
+    def _wake_done(self, done: asyncio.Future[None]) -> None:
         self.wake()
 
     def wake(self) -> None:
