@@ -7,7 +7,7 @@ import random
 import subprocess
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,16 @@ import pytest
 from pymodbus.server import ModbusTcpServer
 from pymodbus.simulator import DataType, SimData, SimDevice
 
+from framegate.contract._generated import frame_pb2
 from framegate.contract.command import Command, CommandRecord, Outcome
 from framegate.contract.errors import GatewayError
 from framegate.gateway.home import Home
+from framegate.observe.face import GatewayHealth
 from framegate.ops.client import ControlClient
 from framegate.testing import plant
+from framegate.testing.account import Account
+from framegate.testing.mosquitto import Mosquitto
+from framegate_plugins.modbus.simulator import Simulator as Plc
 
 Run = Callable[[Path], subprocess.Popen[bytes]]
 COMMANDS = 200
@@ -28,6 +33,8 @@ KILLS = 4
 PLACES = (0, 1, 2, 3, 10, 12, 13, 40)
 """Some neighbours, which share a request, and some not."""
 ASK_S = 60.0
+REQUESTS, ANSWER_S = 60, 0.1
+"""Of a scan that takes six seconds."""
 
 
 @dataclass
@@ -168,7 +175,7 @@ async def test_neighbours_share_a_request_and_each_function_is_confirmed_by_pymo
     )
     gateway = run(home)
     path = Home(home).socket
-    await plant.until(path.exists, "a gateway that listens")
+    await plant.until(lambda: _listens(path), "a gateway that listens")
     values = {"c0": True, "c1": True, "r0": 11, "r1": 12, "c9": True, "r5": 13, "bit": True}
     commands = [Command(tag, tag, value, verify=True) for tag, value in values.items()]
     with ControlClient(path) as client:
@@ -179,6 +186,76 @@ async def test_neighbours_share_a_request_and_each_function_is_confirmed_by_pymo
         (tag, Outcome.CONFIRMED, "") for tag in values
     ]
     assert judge.functions == {15: 1, 16: 1, 5: 1, 6: 1, 22: 1}
+
+
+async def test_write_does_not_wait_for_the_end_of_a_long_scan(
+    home: Path, run: Run, modbus: Callable[..., Awaitable[Plc]], health: Callable[[Path], Awaitable[GatewayHealth]]
+) -> None:
+    plc = await modbus()
+    plc.units[1].misbehave(delay_s=ANSWER_S)
+    plant.write_config(
+        home,
+        endpoints={"line": f"url: '{plc.url}'"},
+        drivers={"plc": "plugin: modbus, endpoint: line, options: {unit: 1, pipeline: 1}, scan: {default: 30s}"},
+        connectors={},
+        variables=[  # too far from each other to be read in one request
+            f"tag: t{i}, source: plc, address: 'hr:{200 * i}', type: int16, access: RW" for i in range(REQUESTS)
+        ],
+    )
+    gateway = run(home)
+    path = Home(home).socket
+    await plant.until(lambda: _listens(path), "a gateway that listens")
+    with ControlClient(path) as client:
+        await asyncio.to_thread(client.write, [Command("n1", "t1", 7)])
+        record = await asyncio.to_thread(client.command, "n1", 30.0)
+    assert record.outcome is Outcome.CONFIRMED
+    assert (await health(home)).devices[0].scans_ok == 0, "the scan was over before"
+    await plant.eventually(lambda: health(home), lambda now: now.devices[0].scans_ok == 1, "the end of the scan")
+    plant.stop_gateway(gateway)
+    assert (record.ended - record.received) / 1e9 < REQUESTS * ANSWER_S / 2
+
+
+async def test_outcomes_reach_a_subscriber_as_protobuf(
+    home: Path, judge: Judge, run: Run, mosquitto: Mosquitto, subscribe: Callable[..., Awaitable[Account]]
+) -> None:
+    account = await subscribe(mosquitto.port, encoding="protobuf")
+    plant.write_config(
+        home,
+        endpoints={
+            "line": f"url: 'tcp://127.0.0.1:{judge.port}'",
+            "broker": f"url: 'tcp://127.0.0.1:{mosquitto.port}'",
+        },
+        drivers={"plc": "plugin: modbus, endpoint: line, scan: {default: 100ms}"},
+        connectors={"cloud": "plugin: mqtt, endpoint: broker, encoding: protobuf, options: {qos: 1}"},
+        variables=[
+            f"tag: {tag}, source: plc, address: 'hr:{register}', type: int16, access: RW"
+            for tag, register in (("good", 1), ("refused", 500))
+        ],
+    )
+    gateway = run(home)
+    path = Home(home).socket
+    await plant.until(lambda: _listens(path), "a gateway that listens")
+    commands = [Command("n1", "good", 7), Command("n2", "refused", 7), Command("n3", "good", 100_000)]
+    with ControlClient(path) as client:
+        await asyncio.to_thread(client.write, commands)
+    await plant.until(lambda: len(account.of("command.ack")) == len(commands), "an acknowledgement of each")
+    plant.stop_gateway(gateway)
+    told = {frame.value.id: frame.value for frame in account.of("command.ack")}
+    assert {id_: (ack.tag, ack.outcome, ack.code) for id_, ack in told.items()} == {
+        "n1": ("good", frame_pb2.OUTCOME_CONFIRMED, ""),
+        "n2": ("refused", frame_pb2.OUTCOME_REJECTED, "E4211"),
+        "n3": ("good", frame_pb2.OUTCOME_REJECTED, "E1195"),
+    }
+    assert all(ack.origin.startswith("local:uid") and ack.ts > 0 for ack in told.values())
+    assert (account.conflicts, account.out_of_order, account.lost(account.newest)) == (0, 0, 0)
+
+
+def _listens(path: Path) -> bool:
+    try:
+        ControlClient(path).close()
+    except GatewayError:
+        return False
+    return True
 
 
 def _all_ended(asker: Asker) -> bool:

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 
 import pytest
 
+from framegate.contract.access import AuditEntry
 from framegate.contract.errors import DeviceRefused, GatewayError, Misconfigured
 from framegate.contract.frame import Position
 from framegate.contract.letter import DeadLetter
@@ -23,6 +24,7 @@ from framegate.observe.face import (
     WalHealth,
 )
 from framegate.observe.metrics import Metrics
+from framegate.testing.doors import MemoryAudit
 
 SECOND_NS = 1_000_000_000
 NOW_NS = 1_795_000_000 * SECOND_NS
@@ -183,7 +185,11 @@ class FakeFace:
     letters: FakeLetters = field(default_factory=FakeLetters)
     rows: list[TagRow] = field(default_factory=lambda: [tag_row(number) for number in range(1, 21)])
     metrics: Metrics = field(default_factory=Metrics)
+    audit: MemoryAudit = field(default_factory=MemoryAudit)
     asked: int = 0
+
+    async def note(self, entry: AuditEntry) -> None:
+        await self.audit.note(entry)
 
     def health(self) -> GatewayHealth:
         self.asked += 1

@@ -31,11 +31,14 @@ TEXT_CHARACTERS_MAX = 512
 DEPTH_MAX = 8
 ITEMS_MAX = 1_000
 """Of one mapping or list in details."""
+ITEMS_KEPT_MAX, KEY_CHARACTERS_MAX = 16, 64
+"""Lists whose length a line tells that is too long to hold them."""
 INTEGER_BITS_MAX = 64
 FINDINGS_MAX = 100
 TORN, BROKEN, DROPPED = "audit.torn", "audit.broken", "audit.dropped"
 """Actions that the audit log itself notes: a line that a power cut has left half, a chain that does not hold, old files
 that made room."""
+_AS_THEY_ARE = frozenset((str, bool, type(None)))
 _SECRETS = (*SECRET_WORDS, "authorization", "cookie", "api_key", "apikey")
 
 
@@ -74,13 +77,27 @@ def note_of(entry: AuditEntry, now_ns: int) -> dict[str, Any]:
 
 
 def line_of(note: Mapping[str, Any], before: Link) -> tuple[bytes, Link]:
-    """The line after a place, with its newline, and its own place. A long one keeps the beginning of its details."""
+    """The line after a place, with its newline, and its own place.
+
+    Of long details the line keeps the beginning, how many items each list in them has, and size and hash of the whole:
+    whoever has kept what was asked for can show that it is that.
+    """
     placed = {"seq": before.seq + 1, "prev": before.sha256, **note}
     line = _json(placed)
     if len(line) > LINE_BYTES_MAX:
-        details = _json(note["details"])[: LINE_BYTES_MAX // 4].decode("utf-8", "ignore")
-        line = _json({**placed, "details": {"cut": details}})
+        line = _json({**placed, "details": _abridged(note["details"])})
     return line + b"\n", Link(before.seq + 1, hash_of(line))
+
+
+def _abridged(details: Mapping[str, Any]) -> Mapping[str, Any]:
+    whole = _json(details)
+    items = {key[:KEY_CHARACTERS_MAX]: len(value) for key, value in details.items() if isinstance(value, list)}
+    return {
+        "cut": whole[: LINE_BYTES_MAX // 4].decode("utf-8", "ignore"),
+        "items": dict(list(items.items())[:ITEMS_KEPT_MAX]),
+        "bytes": len(whole),
+        "sha256": hash_of(whole),
+    }
 
 
 def hash_of(line: bytes) -> str:
@@ -178,17 +195,17 @@ def _json(value: Any) -> bytes:
 
 def _plain(value: Any, depth: int = 0) -> Any:
     """Details as JSON takes them, without secrets, bounded in depth and width."""
+    if type(value) in _AS_THEY_ARE:  # most of what is noted, a hundred times in one batch of writes
+        return value
     if isinstance(value, Mapping) and depth < DEPTH_MAX:
         items = list(value.items())[:ITEMS_MAX]
         return {str(key): MASK if _is_secret(str(key)) else _plain(item, depth + 1) for key, item in items}
     if isinstance(value, list | tuple | set | frozenset) and depth < DEPTH_MAX:
-        return [_plain(item, depth + 1) for item in list(value)[:ITEMS_MAX]]
+        return [item if type(item) in _AS_THEY_ARE else _plain(item, depth + 1) for item in list(value)[:ITEMS_MAX]]
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else str(value)
-    if isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(value, int):
         return int(value) if value.bit_length() <= INTEGER_BITS_MAX else "..."
-    if value is None or isinstance(value, bool | str):
-        return value
     return "..." if isinstance(value, Mapping | list | tuple | set | frozenset) else str(value)
 
 

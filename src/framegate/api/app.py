@@ -14,17 +14,16 @@ import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final, Self
-from urllib.parse import parse_qsl, unquote
+from typing import Any, Final, Self, TypeAlias
+from urllib.parse import parse_qsl
 
 import msgspec
-from starlette.datastructures import Headers
-from starlette.routing import Route, Router, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from framegate.api.identity import ulid
 from framegate.api.operation import PREFIX, Answer, Call, Operation, Site
 from framegate.api.operations import OPERATIONS
+from framegate.api.paths import Paths
 from framegate.api.problem import CONTENT_TYPE, Problem, problem, problem_of
 from framegate.api.rate import Rates
 from framegate.contract.access import Audit, AuditEntry, Principal
@@ -38,7 +37,10 @@ BODIES_BYTES_MAX: Final = 160 << 20
 """Of the bodies of all requests under way: three configurations, or a great many writes."""
 RETRY_S: Final = 1.0
 TRACE_FRAMES: Final = 5
-_ALWAYS: Final = (("cache-control", "no-store"), ("x-content-type-options", "nosniff"))
+LIVE: Final = f"{PREFIX}/live"
+Head: TypeAlias = Mapping[bytes, bytes]
+"""Headers of a request, by lower-case name; of several with one name the first."""
+_ALWAYS: Final = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
 _NOBODY: Final = Principal("", frozenset(), ())
 _encoder: Final = msgspec.json.Encoder()
 
@@ -63,37 +65,32 @@ class Api:
         self._noting: set[asyncio.Task[None]] = set()  # bounded by what the audit log takes
         self._memory = _Memory()
         self._counters: dict[tuple[str, int], Counter] = {}
-        by_path: dict[str, dict[str, Operation]] = {}
-        for one in operations:
-            for path in filter(None, (one.full_path, one.alias)):
-                by_path.setdefault(path, {})[one.method] = one
-        routes = [Route(path, _Resource(self, methods)) for path, methods in by_path.items()]
-        self._router = Router(
-            [*routes, WebSocketRoute(f"{PREFIX}/live", live)], redirect_slashes=False, default=self._no_such_path
-        )
+        self._live, self._paths = live, Paths(operations)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # Routes see the path as it was sent: a / inside a tag's name is %2F there, and no separator.
-        await self._router({**scope, "path": scope["raw_path"].decode("latin-1")}, receive, send)
-
-    async def serve(self, methods: Mapping[str, Operation], scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request for a path that exists."""
-        method = "GET" if scope["method"] == "HEAD" else scope["method"]
-        operation = methods.get(method)
+        path = scope["raw_path"].decode("latin-1")
+        if scope["type"] == "websocket":
+            if path == LIVE:
+                await self._live(scope, receive, send)
+            else:
+                await send({"type": "websocket.close", "code": 1008})
+            return
+        methods, parameters = self._paths.find(path)
+        operation = methods.get("GET" if scope["method"] == "HEAD" else scope["method"])
         if operation is None:
-            allowed = ", ".join(sorted(methods))
-            refused = problem("E4231", f"{scope['path']} has no {scope['method'][:16]}; it has {allowed}")
-            await _send(send, scope, *_refused(refused, (("allow", allowed),)))
+            await _send(send, scope, *_no_such(path, scope["method"], methods))
             return
         id_ = ulid(self._site.clock.now_ns())
         try:
-            answer, body = await self._guarded(operation, id_, scope, receive)
+            answer, body = await self._guarded(operation, id_, parameters, scope, receive)
         except _ClientGone:
             return
         self._count(operation.id, answer.status)
         await _send(send, scope, answer, body)
 
-    async def _guarded(self, operation: Operation, id_: str, scope: Scope, receive: Receive) -> tuple[Answer, bytes]:
+    async def _guarded(
+        self, operation: Operation, id_: str, parameters: Mapping[str, str], scope: Scope, receive: Receive
+    ) -> tuple[Answer, bytes]:
         """The answer and its bytes, whatever goes wrong."""
         if self._in_flight >= IN_FLIGHT_MAX:
             self._metrics.counter("edge_api_refused_total", reason="overload").value += 1
@@ -101,7 +98,7 @@ class Api:
             return _refused(full, (("retry-after", "1"),))
         self._in_flight += 1
         try:
-            answer = await self._answer(operation, id_, scope, receive)
+            answer = await self._answer(operation, id_, parameters, scope, receive)
             return answer, answer.body if isinstance(answer.body, bytes) else _encoder.encode(answer.body)
         except GatewayError as error:
             return _refused(problem_of(error), _headers_of(error))
@@ -114,30 +111,32 @@ class Api:
         finally:
             self._in_flight -= 1
 
-    async def _answer(self, operation: Operation, id_: str, scope: Scope, receive: Receive) -> Answer:
-        headers, peer = Headers(scope=scope), _peer(scope)
-        principal = await self._admitted(operation, headers, peer)
+    async def _answer(
+        self, operation: Operation, id_: str, parameters: Mapping[str, str], scope: Scope, receive: Receive
+    ) -> Answer:
+        head, peer = dict(reversed(scope["headers"])), _peer(scope)
+        principal = await self._admitted(operation, head, peer)
         with _Share(self._memory) as share:
             call = Call(
                 site=self._site,
                 principal=principal,
-                path={name: unquote(value) for name, value in scope["path_params"].items()},
+                path=parameters,
                 query=_query(operation, scope),
-                body=await _body(operation, headers, receive, share),
-                headers={name: headers.get(name, "") for name in operation.headers},
+                body=await _body(operation, head, receive, share),
+                headers={name: _header(head, name.encode()) for name in operation.headers},
                 id=id_,
             )
             if not operation.is_change:
                 return await operation.handler(call)
             return await self._carry_out(operation, call, peer)
 
-    async def _admitted(self, operation: Operation, headers: Headers, peer: str) -> Principal:
+    async def _admitted(self, operation: Operation, head: Head, peer: str) -> Principal:
         """Who asks, if they may; raises Denied, Busy."""
         permission = operation.permission
         if permission is None:
             self._pace(f"peer {peer}")
             return _NOBODY
-        principal = await self._site.access.authenticate(headers.get("authorization", ""), peer)
+        principal = await self._site.access.authenticate(_header(head, b"authorization"), peer)
         self._pace(principal.name)
         if not principal.may(permission):
             if operation.is_change:
@@ -192,13 +191,6 @@ class Api:
 
     # -- answers --------------------------------------------------------------------------------------------------
 
-    async def _no_such_path(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1008})
-            return
-        text = f"no such path; {PREFIX}/openapi.json lists all of them"
-        await _send(send, scope, *_refused(problem("E4230", text)))
-
     def _count(self, operation: str, status: int) -> None:
         key = (operation, status // 100)
         counter = self._counters.get(key)
@@ -237,33 +229,36 @@ class _Share:
         self._held += size
 
 
-class _Resource:
-    """A path and its operations; starlette's router hands it what comes for it, whatever the method."""
+def _no_such(path: str, method: str, methods: Mapping[str, Operation]) -> tuple[Answer, bytes]:
+    """What is told to whoever asks for a path, or a method of it, that there is not."""
+    if not methods:
+        return _refused(problem("E4230", f"no such path; {PREFIX}/openapi.json lists all of them"))
+    allowed = ", ".join(sorted(methods))
+    return _refused(problem("E4231", f"{path} has no {method[:16]}; it has {allowed}"), (("allow", allowed),))
 
-    def __init__(self, api: Api, methods: Mapping[str, Operation]) -> None:
-        self._api, self._methods = api, methods
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._api.serve(self._methods, scope, receive, send)
+def _header(head: Head, name: bytes) -> str:
+    return head.get(name, b"").decode("latin-1")
 
 
 def _query(operation: Operation, scope: Scope) -> msgspec.Struct:
     """Parameters of the query; raises FrameBroken E4235."""
-    pairs = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+    text = scope["query_string"].decode("latin-1")
+    pairs = dict(parse_qsl(text, keep_blank_values=True)) if text else {}
     try:
-        return msgspec.convert(dict(pairs), operation.query, strict=False)
+        return msgspec.convert(pairs, operation.query, strict=False)
     except msgspec.ValidationError as error:
         raise FrameBroken(f"query: {str(error)[0].lower()}{str(error)[1:]}", code="E4235") from error
 
 
-async def _body(operation: Operation, headers: Headers, receive: Receive, share: _Share) -> Any:
+async def _body(operation: Operation, head: Head, receive: Receive, share: _Share) -> Any:
     """The body as the operation takes it; raises FrameBroken E4232, E4233, E4234; Busy."""
     if operation.body is None:
         return None
-    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = _header(head, b"content-type").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise FrameBroken(f"body: {kind[:64] or 'nothing'} is announced; send application/json", code="E4233")
-    data = await _received(receive, operation.body_bytes_max, headers, share)
+    data = await _received(receive, operation.body_bytes_max, head, share)
     try:
         return msgspec.json.decode(data, type=operation.body)
     except msgspec.ValidationError as error:
@@ -272,8 +267,8 @@ async def _body(operation: Operation, headers: Headers, receive: Receive, share:
         raise FrameBroken(f"body: no JSON ({error}); send one value as UTF-8", code="E4234") from error
 
 
-async def _received(receive: Receive, bytes_max: int, headers: Headers, share: _Share) -> bytes:
-    announced = headers.get("content-length", "0")
+async def _received(receive: Receive, bytes_max: int, head: Head, share: _Share) -> bytes:
+    announced = _header(head, b"content-length") or "0"
     is_fitting = not announced.isdecimal() or (len(announced) < 20 and int(announced) <= bytes_max)
     size, parts = 0, []
     while is_fitting:
@@ -311,7 +306,7 @@ def _headers_of(error: GatewayError) -> tuple[tuple[str, str], ...]:
 
 
 async def _send(send: Send, scope: Scope, answer: Answer, body: bytes) -> None:
-    headers = [("content-type", answer.content_type), ("content-length", str(len(body))), *_ALWAYS, *answer.headers]
-    raw = [(name.lower().encode("latin-1"), value.encode("latin-1", "replace")) for name, value in headers]
+    raw = [(b"content-type", answer.content_type.encode()), (b"content-length", b"%d" % len(body)), *_ALWAYS]
+    raw += [(name.lower().encode("latin-1"), value.encode("latin-1", "replace")) for name, value in answer.headers]
     await send({"type": "http.response.start", "status": answer.status, "headers": raw})
     await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})

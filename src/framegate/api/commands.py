@@ -14,7 +14,6 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from framegate.api.identity import ulid
 from framegate.api.operation import Answer, Call, NoParameters
 from framegate.api.problem import CONTENT_TYPE, problem, status_of_command
 from framegate.api.tags import Json, json_of
@@ -156,16 +155,16 @@ async def write_tag(call: Call[WaitQuery, Write]) -> Answer:
     body, tag = call.body, call.path["tag"]
     if not call.principal.may(Permission.TAGS_WRITE, tag):
         raise Denied(f"tag {tag}: these credentials may not write it; ask for a token that covers it", code="E4243")
-    id_ = _checked(call.headers[KEY]) or ulid(call.site.clock.now_ns())
+    id_ = _checked(call.headers[KEY]) or call.id
     command = Command(id_, tag, _within(body.value), 0, body.ttl_s, body.verify, body.retry, body.select)
     return _answer((await _submitted(call, [command]))[0])
 
 
 async def write_tags(call: Call[WaitQuery, list[BatchItem]]) -> Answer:
-    key, now_ns = _checked(call.headers[KEY]), call.site.clock.now_ns()
+    key = _checked(call.headers[KEY]) or call.id
     commands = [
         Command(
-            item.id or (_checked(f"{key}.{place}") if key else ulid(now_ns)),
+            item.id or _checked(f"{key}.{place}"),
             item.tag,
             _within(item.value),
             ttl_s=item.ttl_s,
@@ -220,13 +219,17 @@ def _right_of(call: Call[Any, Any]) -> Callable[[str], bool]:
     """Whether the caller may write a tag now; whether the credentials still stand is looked up every LOOK_S."""
     principal, access, clock = call.principal, call.site.access, call.site.clock
     is_valid, looked = False, float("-inf")
+    covered: dict[str, bool] = {}  # what a principal covers never changes; whether it still stands does
 
     def may(tag: str) -> bool:
         nonlocal is_valid, looked
         now = clock.monotonic()
         if now - looked > LOOK_S:
             is_valid, looked = access.is_valid(principal), now
-        return is_valid and principal.may(Permission.TAGS_WRITE, tag)
+        is_covered = covered.get(tag)
+        if is_covered is None:
+            is_covered = covered[tag] = principal.may(Permission.TAGS_WRITE, tag)
+        return is_valid and is_covered
 
     return may
 

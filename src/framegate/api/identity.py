@@ -1,4 +1,4 @@
-"""Ids made here: ULIDs, for commands whose asker brought none and for requests.
+"""Ids of requests, and of their commands where the asker brought none: ULIDs.
 
 26 characters of Crockford's base 32: 48 bits of milliseconds, then 80 bits of chance, so that they sort by time.
 Source: github.com/ulid/spec.

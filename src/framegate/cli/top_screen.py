@@ -9,6 +9,7 @@ from textwrap import wrap
 
 from rich.text import Text
 
+from framegate.observe.command_health import DoorHealth
 from framegate.observe.face import BridgeRecord, ConnectorHealth, DeviceHealth, GatewayHealth
 
 _NS = 1_000_000_000
@@ -17,6 +18,7 @@ _UNITS = ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"))
 NAME_COLUMNS = 18
 STATE_COLUMNS = 13
 REASON_LINES_MAX = 3
+OUTCOMES = ("confirmed", "rejected", "not_sent", "unknown")
 GOOD_STATES = frozenset(("active", "connected", "serving"))
 
 
@@ -29,14 +31,15 @@ def draw(now: GatewayHealth, before: GatewayHealth, width: int, height: int) -> 
     ways_out = (
         [Text(_CONNECTOR_HEAD, style="bold"), *_blocks_flat(_connectors(now, before, width))] if now.connectors else []
     )
+    commands = _commands(now)
     devices = _devices(now, width)
     bridges = [Text(), Text(_BRIDGE_HEAD, style="bold"), *_blocks_flat(_bridges(now, width))] if now.bridges else []
-    room = height - len(lines) - len(ways_out) - len(bridges) - 3
+    room = height - len(lines) - len(ways_out) - len(bridges) - len(commands) - 3
     shown, hidden = _fitting(devices, max(room, 3))
     lines += [Text(_DEVICE_HEAD, style="bold"), *shown]
     if hidden:
         lines.append(Text(f"... and {hidden} more devices; a taller terminal shows them", style="dim"))
-    lines += [Text(), *ways_out, *bridges]
+    lines += [Text(), *ways_out, *bridges, *commands]
     for line in lines:
         line.truncate(width, overflow="ellipsis")
     return Text("\n").join(lines)
@@ -48,6 +51,24 @@ _CONNECTOR_HEAD = (
     _NAME_AND_STATE.format("CONNECTOR", "STATE") + "      LAG      OWED      P50       P99   ROWS/S  REFUSED"
 )
 _BRIDGE_HEAD = _NAME_AND_STATE.format("BRIDGE", "STATE") + "     TAGS   CLIENTS  REQUESTS    WRITES  REFUSED RESTARTS"
+
+
+_DOOR_HEAD = _NAME_AND_STATE.format("COMMANDS FROM", "WAITING") + "CONFIRMED  REJECTED  NOT SENT   UNKNOWN"
+
+
+def _commands(now: GatewayHealth) -> list[Text]:
+    """What became of commands, a line for each door; nothing where there were none."""
+    if not now.doors and not now.commands_waiting:
+        return []
+    waiting = _NAME_AND_STATE.format("all doors", f"{now.commands_waiting:,}")
+    total = DoorHealth("", *(sum(getattr(door, name) for door in now.doors) for name in OUTCOMES))
+    rows = [_outcomes(waiting, total), *(_outcomes(_NAME_AND_STATE.format(door.name, ""), door) for door in now.doors)]
+    return [Text(), Text(_DOOR_HEAD, style="bold"), *rows]
+
+
+def _outcomes(head: str, door: DoorHealth) -> Text:
+    row = f"{head}{door.confirmed:>9} {door.rejected:>9} {door.not_sent:>9} {door.unknown:>9}"
+    return Text(row, style="yellow" if door.unknown else "")
 
 
 def _gateway(now: GatewayHealth, before: GatewayHealth) -> list[Text]:

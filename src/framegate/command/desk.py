@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from itertools import islice
 
 from framegate.command.dispatch import PER_DEVICE_MAX, Dispatcher
-from framegate.command.entry import Entry, ended, flaw_of, is_same, received
+from framegate.command.entry import Entry, ended, flaw_of, is_same, received, staged
 from framegate.command.gate import Gate, Refusal
 from framegate.command.journal import Journal
 from framegate.command.ledger import Ledger, Verdict
@@ -121,7 +120,8 @@ class CommandDesk:
         """See contract.command.Desk."""
         self._be_ready(len(commands))
         fresh: dict[str, Entry] = {}
-        taken = [self._take(command, asker, fresh) for command in commands]
+        now_ns, now = self._clock.now_ns(), self._clock.monotonic()
+        taken = [self._take(command, asker, fresh, now_ns, now) for command in commands]
         entries = list(fresh.values())
         if entries:
             self._dispatcher.claim(entries)
@@ -138,6 +138,8 @@ class CommandDesk:
         found = self._journal.find(id)
         if not isinstance(found, Entry):
             return found
+        if found.record.outcome is not None and found.is_kept:
+            return found.record
         try:
             async with asyncio.timeout(min(max(seconds, 0.0), WAIT_S_MAX)):
                 while found.record.outcome is None or not found.is_kept:
@@ -172,9 +174,10 @@ class CommandDesk:
             text = f"commands: {self._journal.open:,} wait for their devices; nothing was accepted, ask again later"
             raise Busy(text, code="E4204", wait_s=BUSY_WAIT_S)
 
-    def _take(self, command: Command, asker: Asker, fresh: dict[str, Entry]) -> Entry | CommandRecord:
+    def _take(
+        self, command: Command, asker: Asker, fresh: dict[str, Entry], now_ns: int, now: float
+    ) -> Entry | CommandRecord:
         """The entry of a command, new ones also in `fresh`; or a record that is not kept."""
-        now_ns, now = self._clock.now_ns(), self._clock.monotonic()
         record = received(command, asker.origin, now_ns)
         flaw = flaw_of(command)
         refusal = Refusal("E4200", f"command: {flaw}; nothing was written") if flaw else self._may_enter(record, asker)
@@ -223,7 +226,7 @@ class CommandDesk:
             return ended(record, Outcome.REJECTED, *refusal, at)
         if command.select:
             return ended(record, Outcome.CONFIRMED, "", "", at)
-        return replace(record, stage=Stage.ACCEPTED)
+        return staged(record, Stage.ACCEPTED)
 
     def _turned_away(self, record: CommandRecord, refusal: Refusal) -> CommandRecord:
         self._meters.refused(record.origin)

@@ -11,10 +11,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
-from framegate.command.entry import Entry
+from framegate.command.entry import Entry, staged
 from framegate.command.gate import Refusal, interlocked
 from framegate.command.ledger import Ledger, Verdict
 from framegate.command.readback import Readings, is_equal, readings_of
@@ -26,6 +25,8 @@ from framegate.contract.ports import Clock, Log
 
 BATCH_WRITES_MAX = 64
 """Commands of one driver call; a slow serial line carries them within the runtime's patience with one call."""
+CLAIMED_MAX = 2 * BATCH_WRITES_MAX
+"""Commands of one submission that are written as DISPATCHED at once, for a device that has nothing to do."""
 TOGETHER_S_MIN = 10.0
 """A command that has less time left is sent by itself: its deadline would cut off the others."""
 PER_DEVICE_MAX = 5_000
@@ -70,9 +71,10 @@ class Dispatcher:
         return len(self._queues.get(device, ())) + count <= PER_DEVICE_MAX
 
     def claim(self, entries: Sequence[Entry]) -> None:
-        """Commands for a device that has nothing to do go out in one batch as soon as they are durable.
+        """Commands for a device that has nothing to do go out as soon as they are durable.
 
-        They are written as DISPATCHED at once, which saves one wait for the disk. Every claim ends with `release`.
+        They are written as DISPATCHED at once, which saves a wait for the disk before each call of the driver. Every
+        claim ends with `release`.
         """
         free: dict[str, set[str]] = {}
         for entry in entries:
@@ -82,10 +84,10 @@ class Dispatcher:
             tags = free.setdefault(device, set())
             self._claimed.add(device)
             is_alone = command.ttl_s < TOGETHER_S_MIN
-            if command.tag in tags or len(tags) == BATCH_WRITES_MAX or (is_alone and tags):
+            if command.tag in tags or len(tags) == CLAIMED_MAX or (is_alone and tags):
                 continue
             tags.add(command.tag)
-            entry.record = entry.last = replace(entry.last, stage=Stage.DISPATCHED)
+            entry.record = entry.last = staged(entry.last, Stage.DISPATCHED)
 
     def release(self, entries: Sequence[Entry]) -> None:
         """They are durable, or will never be sent."""
@@ -99,12 +101,21 @@ class Dispatcher:
             self._tasks[entry.device] = task
 
     async def stop(self) -> None:
-        """Send nothing more; what is under way has a moment to end. What waits is taken up again by the next run."""
+        """Send nothing more; what is under way has a moment to end. What waits is taken up again by the next run.
+
+        But for what is written as DISPATCHED already: the next run could not know that nothing of it has left.
+        """
         self._is_stopping = True
         if self._tasks:
             await asyncio.wait(self._tasks.values(), timeout=STOP_WAIT_S)
         for task in self._tasks.values():
             task.cancel()
+        unsent = (entry for queue in self._queues.values() for entry in queue if not entry.tries)
+        self._ledger.end(
+            Verdict(entry, Outcome.NOT_SENT, "E4213", f"tag {entry.command.tag}: the gateway stops; nothing was sent")
+            for entry in unsent
+            if entry.record.stage is Stage.DISPATCHED
+        )
 
     async def _serve(self, device: str) -> None:
         queue = self._queues[device]

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 import orjson
 
-from framegate.command.entry import Entry, ended
+from framegate.command.entry import Entry, ended, staged
 from framegate.command.journal import Journal
 from framegate.command.meters import Meters
 from framegate.contract.command import CommandRecord, Outcome, Stage
@@ -23,7 +22,6 @@ from framegate.contract.frame import Batch, uniform_quality, uniform_time
 from framegate.contract.ports import Clock, Log
 from framegate.contract.quality import Quality
 
-ACK_TAG = "command.ack"
 REASON_CHARACTERS_MAX = 500
 
 
@@ -53,7 +51,7 @@ class Ledger:
         refused = [entry for entry in entries if entry.is_decided]
 
         def done() -> None:
-            self._told(refused)
+            self._tell(refused)
             kept()
 
         rows = self._acknowledgements([entry.last for entry in refused], now)
@@ -62,7 +60,7 @@ class Ledger:
     async def dispatch(self, entries: Sequence[Entry], deadline: float) -> None:
         """These are about to be sent; durable on return. Raises StoreFailed - not by the deadline."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        changed = [(entry, replace(entry.last, stage=Stage.DISPATCHED)) for entry in entries]
+        changed = [(entry, staged(entry.last, Stage.DISPATCHED)) for entry in entries]
         self._journal.write(changed, (), self._clock.now_ns(), lambda: None if done.done() else done.set_result(None))
         try:
             async with asyncio.timeout(max(0.0, deadline - self._clock.monotonic())):
@@ -84,9 +82,14 @@ class Ledger:
         entries = [entry for entry, _ in changed]
         rows = self._acknowledgements([record for _, record in changed], now)
         try:
-            self._journal.write(changed, rows, now, lambda: self._told(entries))
+            self._journal.write(changed, rows, now, lambda: self._tell(entries))
         except StoreFailed as error:  # the gateway stops: the next run says what can be known
             self._log.error("command_unkept", commands=len(entries), reason=str(error))
+
+    def _tell(self, entries: Sequence[Entry]) -> None:
+        """Metrics and log follow in the next turn of the loop: whoever waits for an outcome goes first."""
+        if entries:
+            asyncio.get_running_loop().call_soon(self._told, entries)
 
     def _told(self, entries: Sequence[Entry]) -> None:
         for entry in entries:

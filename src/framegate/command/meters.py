@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from framegate.contract.command import CommandRecord, Outcome
-from framegate.observe.metrics import Metrics
+from framegate.observe.metrics import Counter, Histogram, Metrics
 
 DOORS = frozenset(("rest", "north", "local", "rule", "bridge", "console"))
 """What stands before the colon of an origin; anything else counts as "other"."""
@@ -21,6 +21,7 @@ class Meters:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._tags: set[str] = set()
+        self._doors: dict[tuple[str, Outcome], tuple[Counter, Histogram]] = {}
 
     def watch(self, waiting: Callable[[], int]) -> None:
         """Have the commands that have no outcome yet counted at each scrape."""
@@ -29,17 +30,22 @@ class Meters:
     def ended(self, record: CommandRecord) -> None:
         """A command has its outcome."""
         assert record.outcome is not None
-        door = door_of(record.origin)
-        outcome = record.outcome.name.lower()
-        self._metrics.counter("edge_commands_total", outcome=outcome, door=door).value += 1
-        took_ms = max(0, record.ended - record.received) / _NS_PER_MS
-        self._metrics.histogram("edge_command_duration_ms", door=door).observe(took_ms)
+        ended, took_ms = self._of(door_of(record.origin), record.outcome)
+        ended.value += 1
+        took_ms.observe(max(0, record.ended - record.received) / _NS_PER_MS)
         if record.outcome is not Outcome.CONFIRMED:
             self._metrics.counter("edge_write_error_total", tag=self._label(record.command.tag)).value += 1
 
     def refused(self, origin: str) -> None:
         """A command was turned away and is not kept."""
         self._metrics.counter("edge_commands_refused_total", door=door_of(origin)).value += 1
+
+    def _of(self, door: str, outcome: Outcome) -> tuple[Counter, Histogram]:
+        found = self._doors.get((door, outcome))
+        if found is None:
+            ended = self._metrics.counter("edge_commands_total", outcome=outcome.name.lower(), door=door)
+            found = self._doors[door, outcome] = ended, self._metrics.histogram("edge_command_duration_ms", door=door)
+        return found
 
     def _label(self, tag: str) -> str:
         if tag not in self._tags:

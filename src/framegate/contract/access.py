@@ -55,7 +55,7 @@ class Principal:
         """Whether this is allowed; with a tag: on that tag."""
         if permission not in self.permissions:
             return False
-        return tag is None or any(fnmatchcase(tag, glob) for glob in self.tags)
+        return tag is None or "*" in self.tags or any(fnmatchcase(tag, glob) for glob in self.tags)
 
 
 class Access(Protocol):

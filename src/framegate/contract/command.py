@@ -25,6 +25,8 @@ TTL_S: Final = 30.0
 TTL_S_MAX: Final = 86_400.0
 ID_CHARACTERS_MAX: Final = 64
 """An id is of letters, digits, `-`, `_` and `.`; a ULID where the asker has no better one."""
+ACK_TAG: Final = "command.ack"
+"""Rows of this tag tell of outcomes, one each: CmdAckFrame as JSON text."""
 BATCH_MAX: Final = 1_000
 """Commands of one submission."""
 

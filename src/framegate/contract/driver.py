@@ -1,20 +1,22 @@
 """The driver contract: four verbs, and capabilities a driver may add.
 
 The runtime owns scan classes, reconnect, back-off, deadlines between calls and lifecycle; a driver speaks its
-protocol and names the reason when something fails. Calls on one driver never overlap.
+protocol and names the reason when something fails. Calls on one driver never overlap, but for writes that its own
+read lets in (Passage).
 
     driver = Plugin.Driver(options)      checks options, no I/O; raises Misconfigured
     plan = driver.plan(tags)             pure; raises Misconfigured with tag_problems; once per scan class
     await driver.open(context)           raises NotConnected, Misconfigured
     batches = await driver.read(plan)    repeated; raises NoReply, NotConnected, FrameBroken
-    results = await driver.write([...])  overtakes waiting reads
+    results = await driver.write([...])  overtakes waiting reads, and one under way that lets it in
     await driver.close()                 always called after open, also after a failed one; never raises
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -49,6 +51,23 @@ def _nobody(plan: Plan) -> None:
     """There is no runtime that could read early."""
 
 
+class Passage(Protocol):
+    """Where a long read lets writes in: between two of its requests, when a write would have to wait for its end.
+
+    A driver that does not use it is asked to write between reads only.
+    """
+
+    async def end_of(self, done: asyncio.Future[None]) -> None:
+        """Wait until `done` is; meanwhile every write that comes is carried out: `write` is called, one at a time."""
+
+
+class NoPassage:
+    """Nobody waits; satisfies Passage."""
+
+    async def end_of(self, done: asyncio.Future[None]) -> None:
+        await done
+
+
 @dataclass(frozen=True, slots=True)
 class DriverContext:
     """Everything a driver may reach for while it is open.
@@ -58,6 +77,7 @@ class DriverContext:
     home      folder of the plugin's own, shared by its devices, private and kept: certificates, trust lists. It may
               not exist yet; None: there is none
     ready     for a driver that Subscribes: something has come for a plan, read it now; called on the loop
+    passage   for a read that can let writes in
     """
 
     name: str
@@ -67,6 +87,7 @@ class DriverContext:
     log: Log
     home: Path | None = None
     ready: Callable[[Plan], None] = _nobody
+    passage: Passage = field(default_factory=NoPassage)
 
 
 class Driver(Protocol):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from framegate.command.ledger import ACK_TAG
 from framegate.command.route import Route, Routes
 from framegate.config import Tables, VariableRow
-from framegate.contract.command import Outcome, Write, WriteResult
+from framegate.contract.command import ACK_TAG, Outcome, Write, WriteResult
 from framegate.contract.driver import BoundTag
 from framegate.contract.errors import NotConnected
 from framegate.contract.frame import Batch, ValueType

@@ -19,6 +19,7 @@ from pathlib import Path
 from framegate import __version__
 from framegate.bridge.host import BridgeHost
 from framegate.config import BridgeRow, ConnectorRow, DriverRow
+from framegate.contract.access import AuditEntry
 from framegate.contract.command import Desk
 from framegate.contract.frame import Position
 from framegate.contract.quality import Quality
@@ -29,6 +30,7 @@ from framegate.gateway.rewind import Rewinder
 from framegate.gateway.rules import Rules
 from framegate.gateway.wiring import Gateway
 from framegate.northbound.outbox import Outbox
+from framegate.observe.command_health import doors_of
 from framegate.observe.face import (
     BridgeRecord,
     BusHealth,
@@ -84,6 +86,10 @@ class Health:
     def metrics(self) -> Metrics:
         return self._gateway.metrics
 
+    async def note(self, entry: AuditEntry) -> None:
+        if self._gateway.audit is not None:
+            await self._gateway.audit.note(entry)
+
     def health(self) -> GatewayHealth:
         gateway = self._gateway
         tables = gateway.tables
@@ -116,6 +122,8 @@ class Health:
                 for row in tables.bridges.values()
                 if row.name in gateway.bridges
             ),
+            commands_waiting=round(gateway.metrics.gauge("edge_commands_waiting").sample()),
+            doors=doors_of(gateway.metrics),
         )
 
     def find_tags(self, pattern: str, after: int, limit: int) -> Sequence[TagRow]:

@@ -48,8 +48,14 @@ class Inverse:
     limits: Span | None = None
     processing: Processing = AS_READ
     _undo: _Undo | None = field(init=False, default=None)
+    _kind: Kind = field(init=False)
+    _whole: tuple[int, int] = field(init=False, default=(0, 0))
 
     def __post_init__(self) -> None:
+        kind = self.type.kind
+        object.__setattr__(self, "_kind", kind)
+        if kind in {Kind.INT, Kind.UINT}:
+            object.__setattr__(self, "_whole", _limits_of(self.type))
         if self.processing.inverse:
             object.__setattr__(self, "_undo", _Undo(self.name, self.processing.inverse, self.type))
 
@@ -89,7 +95,7 @@ class Inverse:
         raise self._refused(f"{value!r} is none of {texts}", Quality.BAD_OUT_OF_RANGE)
 
     def _typed(self, value: Value) -> Value:
-        kind = self.type.kind
+        kind = self._kind
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if kind is Kind.BOOL:
             if isinstance(value, bool):
@@ -117,13 +123,13 @@ class Inverse:
     def _raw_number(self, value: float) -> Value:
         if not isfinite(value):
             raise self._refused(f"{value} is no number that a device can be given", Quality.BAD_OUT_OF_RANGE)
-        if self.type.kind is Kind.FLOAT:
+        if self._kind is Kind.FLOAT:
             raw = value if self.scale == 1 and self.offset == 0 else float(self._unscaled(value))
             if not isfinite(raw) or (self.type is ValueType.FLOAT32 and abs(raw) > FLOAT32_MAX):
                 raise self._refused(f"{value:g} is beyond {self.type.value}", Quality.BAD_OUT_OF_RANGE)
             return float(raw)
         whole = round(value if self.scale == 1 and self.offset == 0 else self._unscaled(value))
-        low, high = _limits_of(self.type)
+        low, high = self._whole
         if not low <= whole <= high:
             text = f"{value:g} would be raw {whole}, and {self.type.value} holds {low} to {high}"
             raise self._refused(text, Quality.BAD_OUT_OF_RANGE)

@@ -4,7 +4,8 @@ The bytes are those that the generated class would write (contract/frame.proto),
 several batches of one kind share a message; their positions are its runs. A tag whose kind changes (a driver answers
 Bad rows with another kind, a mapping was swapped) closes every open message first, so that its rows stay in order.
 
-`gateway_time` of a message is that of its first row. NaN and Bad values travel as they are: quality tells.
+Rows of `command.ack` are CmdAckFrames. `gateway_time` of a message is that of its first row. NaN and Bad values travel
+as they are: quality tells.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from framegate.contract.command import ACK_TAG
 from framegate.contract.connector import Window
 from framegate.contract.frame import Batch, Gap, Int32Column, Placed
 from framegate.contract.ports import Catalogue
+from framegate.northbound.acknowledgement import acknowledgement
 from framegate.northbound.compress import Compress
 from framegate.northbound.json_text import object_text
 from framegate.northbound.layout import Layouts
@@ -34,7 +37,7 @@ RUN_BYTES: Final = 18  # a run with its header, at most
 _GATEWAY, _RUN, _NAME, _OTHER, _TS, _QOS, _GATEWAY_TIME, _BACKFILL = 1, 2, 3, 8, 9, 10, 11, 12
 _VALUE_FIELD: Final = {"d": 4, "l": 5, "L": 6, "?": 7}
 # Value fields.
-_DOUBLE, _INT, _UINT, _BOOL, _TEXT, _BYTES, _JSON = range(1, 8)
+_DOUBLE, _INT, _UINT, _BOOL, _TEXT, _BYTES, _JSON, _ACK = range(1, 9)
 _GAP_REASON: Final = {"retention": 1, "disk_full": 2, "damage": 3}
 _KINDS: Final = "dlL?O"
 
@@ -191,7 +194,7 @@ class ProtobufEncoder:
     ) -> None:
         batch = placed.batch
         rows, kind = len(batch.tag), batch.value.dtype.char
-        value = _other_values(batch) if kind == "O" else batch.value.tobytes()
+        value = self._other_values(batch) if kind == "O" else batch.value.tobytes()
         size = layout.size + len(value)
         if size > MESSAGE_BYTES_MAX and rows > 1:
             for start, stop in ((0, rows // 2), (rows // 2, rows)):
@@ -207,6 +210,13 @@ class ProtobufEncoder:
         message.size += size
         time, quality = batch.source_time.tobytes(), batch.quality.tobytes()
         message.pieces.append((placed.first, rows, layout.names, value, time, quality))
+
+    def _other_values(self, batch: Batch) -> bytes:
+        ack = self._catalogue.find(ACK_TAG)
+        if ack is None or ack.id not in batch.tag:
+            return b"".join([field_bytes(_OTHER, _value(item)) for item in batch.value.tolist()])
+        rows = zip(batch.tag.tolist(), batch.value.tolist(), strict=True)
+        return b"".join([field_bytes(_OTHER, _ack(item) if id_ == ack.id else _value(item)) for id_, item in rows])
 
     def _written(self, message: _Message) -> bytes:
         firsts, counts, names, values, times, qualities = zip(*message.pieces, strict=True)
@@ -254,14 +264,16 @@ def _shared(columns: Sequence[bytes], counts: Sequence[int], width: int) -> byte
     return b"".join([column * rows if len(column) == width else column for column, rows in pairs])
 
 
-def _other_values(batch: Batch) -> bytes:
-    return b"".join([field_bytes(_OTHER, _value(item)) for item in batch.value.tolist()])
-
-
 def _value(item: object) -> bytes:
     """A Value message; None is a Value without content."""
     write = _WRITE.get(type(item))
     return field_bytes(_JSON, object_text(item)) if write is None else write(item)
+
+
+def _ack(item: object) -> bytes:
+    """A Value message of a row of `command.ack`."""
+    frame = acknowledgement(item)
+    return _value(item) if frame is None else field_bytes(_ACK, frame)
 
 
 def _integer(item: int) -> bytes:

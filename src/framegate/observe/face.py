@@ -14,9 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from framegate.contract.access import AuditEntry
 from framegate.contract.command import Desk
 from framegate.contract.frame import Access, Position, Value
 from framegate.contract.letter import DeadLetter, letter_id
+from framegate.observe.command_health import DoorHealth
 from framegate.observe.metrics import Metrics
 from framegate.observe.rule_face import RuleFace
 
@@ -185,6 +187,7 @@ class GatewayHealth:
     now_ns    wall time of the record
     cpu_s     CPU time of the process since its start, user and system
     alarms_*  alarms that are shown as active, and that wait for an acknowledgement
+    commands_waiting  commands that have no outcome yet;  doors: those through which any came
     problem   why the gateway cannot take and keep rows now ("" = ready); a silent device is no such problem
     """
 
@@ -205,6 +208,8 @@ class GatewayHealth:
     alarms_unacknowledged: int = 0
     config: ConfigHealth = ConfigHealth()
     bridges: tuple[BridgeRecord, ...] = ()
+    commands_waiting: int = 0
+    doors: tuple[DoorHealth, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,7 +316,7 @@ class ConfigFace(Protocol):
 class GatewayFace(Protocol):
     """What `ops` may ask of a gateway. Called on the loop; every answer is bounded.
 
-    Answers are made at once, but for rewind, letters.retry, commands and changes of the configuration.
+    Answers are made at once, but for note, rewind, letters.retry, commands and changes of the configuration.
     """
 
     @property
@@ -328,6 +333,9 @@ class GatewayFace(Protocol):
 
     @property
     def commands(self) -> Desk: ...
+
+    async def note(self, entry: AuditEntry) -> None:
+        """Have the audit log tell of what is about to be done; raises StoreFailed E4306: it must not be done then."""
 
     def health(self) -> GatewayHealth: ...
 

@@ -73,8 +73,8 @@ _BUSY_CODES = frozenset(("E4015", "E4023", "E4036", "E4204"))
 _UNKNOWN_CODES = frozenset(("E4014", "E4019", "E4219", "E5034", "E5035"))
 _KINDS: Mapping[str, type[GatewayError]] = {
     "E4030": Misconfigured, "E4031": Misconfigured, "E4032": Misconfigured, "E4034": StoreFailed, "E4218": StoreFailed,
-    "E4035": Misconfigured, "E2406": NoReply, "E5036": StoreFailed, "E1": Misconfigured, "E2": NotConnected,
-    "E3": StoreFailed,
+    "E4306": StoreFailed, "E4035": Misconfigured, "E2406": NoReply, "E5036": StoreFailed, "E1": Misconfigured,
+    "E2": NotConnected, "E3": StoreFailed,
 }  # fmt: skip
 """By code, else by its first two characters."""
 

@@ -5,10 +5,11 @@
     await server.close()
 
 Health, tags in pages, one tag, a watch on a window of tags; dead letters, which may be sent again and dropped; rules
-and alarms; commands (commands.py); changes of the configuration and the rewind of a connector. A change, a rewind, a
-command, and what is done with an alarm are kept with the user id that the kernel tells of the asker. Whoever may enter
-the gateway's home may ask (docs/decisions/0003); everything is bounded: bytes of a line, clients, tags, time to read an
-answer. Message forms are in message.py.
+and alarms; commands (commands.py); changes of the configuration and the rewind of a connector. Whatever changes
+something is in the audit log before it is done, with the user id that the kernel tells of the asker: commands and
+changes of the configuration see to that themselves, the others are noted here. Whoever may enter the gateway's home may
+ask (docs/decisions/0003); everything is bounded: bytes of a line, clients, tags, time to read an answer. Message forms
+are in message.py.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from framegate.contract.access import AuditEntry
 from framegate.contract.errors import DeviceRefused, FrameBroken, GatewayError, Misconfigured
 from framegate.contract.frame import Position
 from framegate.contract.quality import Quality
@@ -126,7 +128,7 @@ class ControlServer:
                 await self._watch(_ids(request), writer)
                 return False
             if request.get("op") in LETTER_OPS:
-                reply = await self._reply_of_letters(request)
+                reply = await self._reply_of_letters(request, writer)
             elif request.get("op") in CONFIG_OPS:
                 reply = await self._reply_of_config(request, writer)
             elif request.get("op") in COMMAND_OPS:
@@ -182,7 +184,7 @@ class ControlServer:
                 limit = _number(request, "limit", GENERATIONS_PER_PAGE_MAX, GENERATIONS_PER_PAGE_MAX)
                 return {"ok": True, "rows": config.history(limit)}
 
-    async def _reply_of_letters(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+    async def _reply_of_letters(self, request: Mapping[str, Any], writer: asyncio.StreamWriter) -> Mapping[str, Any]:
         letters, id_ = self._face.letters, _text(request, "id", "")
         match request["op"]:
             case "letters":
@@ -192,8 +194,10 @@ class ControlServer:
             case "letter":
                 return {"ok": True, "letter": letters.letter(id_)}
             case "letter_retry":
+                await self._note(writer, "letters.retry", id_, {})
                 return {"ok": True, "row": await letters.retry(id_)}
             case _:
+                await self._note(writer, "letters.drop", id_, {})
                 letters.drop(id_)
                 return {"ok": True}
 
@@ -211,13 +215,19 @@ class ControlServer:
             raise FrameBroken("control socket: a rewind is from a position or since a time, one of both", code="E4013")
         name = _text(request, "connector", "")
         place = Position(first) if first else None
+        await self._note(writer, "frames.replay", name, {"first": first, "since_ns": since_ns})
         return {"ok": True, "rewind": await self._face.rewind(name, place, since_ns, _user_of(writer))}
 
     async def _alarm(self, request: Mapping[str, Any], writer: asyncio.StreamWriter) -> Mapping[str, Any]:
         seconds = _number(request, "seconds", 0, SHELVE_S_MAX)
         id_, action, note = (_text(request, key, "") for key in ("id", "action", "note"))
+        await self._note(writer, "alarms.operate", id_, {"action": action, "note": note, "seconds": seconds})
         row = await self._face.rules.operate(id_, action, _user_of(writer), note, seconds)
         return {"ok": True, "row": row}
+
+    async def _note(self, writer: asyncio.StreamWriter, action: str, target: str, details: Mapping[str, Any]) -> None:
+        """Have an act noted; `action` is what the API calls it. Raises StoreFailed E4306: it must not be done."""
+        await self._face.note(AuditEntry(f"local:{_user_of(writer)}", action, target, "begun", details=details))
 
     async def _watch(self, ids: Sequence[int], writer: asyncio.StreamWriter) -> None:
         """Send rows that changed until the client leaves; a slow client gets fewer, newer rows."""

@@ -20,6 +20,7 @@ from framegate.contract.command import TTL_S, Command, CommandRecord, Outcome, S
 from framegate.contract.errors import FrameBroken, Problem
 from framegate.contract.frame import Position, Value
 from framegate.contract.letter import DeadLetter
+from framegate.observe.command_health import DoorHealth
 from framegate.observe.face import (
     BridgeRecord,
     BusHealth,
@@ -86,6 +87,7 @@ def health_from(message: Mapping[str, Any]) -> GatewayHealth:
         row["bus"] = _record(BusHealth, row["bus"])
         row["wal"] = _record(WalHealth, row["wal"])
         row["config"] = _record(ConfigHealth, row["config"])
+        row["doors"] = tuple(_record(DoorHealth, door) for door in row["doors"])
         return _record(GatewayHealth, row)
     except (KeyError, TypeError) as error:
         raise _other_version(error) from error

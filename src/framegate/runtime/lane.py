@@ -126,6 +126,11 @@ class WriteLane:
             wake()
             return await order.answer
 
+    @property
+    def is_write_next(self) -> bool:
+        """Whether the order that came first is a write."""
+        return bool(self._orders) and isinstance(self._orders[0], Order)
+
     def take(self) -> Order | ReadOrder | None:
         """The next order that still waits for its answer; its caller is told UNKNOWN from now on."""
         while self._orders:

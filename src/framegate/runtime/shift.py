@@ -2,7 +2,7 @@
 
 The only code that awaits a driver's open, read and write; it runs in a task of its own, so that a driver that hangs
 or ignores cancellation can be left behind (`retire`). It has no timer: the scheduler wakes it through `due` and its
-deadline is swept, so a scan costs one future. What ends a shift is raised; what follows is the slot's business.
+deadline is swept, so a scan costs a future or two. What ends a shift is raised; what follows is the slot's business.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ WRITES_IN_A_ROW_MAX = 16  # then one waiting scan goes first: writes overtake re
 
 
 class Shift:
-    """A driver in service.
+    """A driver in service; satisfies contract.driver.Passage.
 
     move   tells the slot what happened (OPENED, REPLIED, SILENT)
     """
@@ -105,7 +105,7 @@ class Shift:
         try:
             self._follow()
             self._begin("open", OPEN_DEADLINE_S)
-            await self._driver.open(replace(context, ready=self.ready))
+            await self._driver.open(replace(context, ready=self.ready, passage=self))
             self.deadline = inf
             if self.is_retired:  # it came too late, and nobody else will close what it opened
                 await self._driver.close()
@@ -137,6 +137,32 @@ class Shift:
                 self._early |= scan.bit
                 self._due |= scan.bit
                 self.wake()
+
+    async def end_of(self, done: asyncio.Future[None]) -> None:
+        """See contract.driver.Passage. Only scans let writes in: what is read back is to be what was written last."""
+        passed = 0
+        while self._reading and passed < WRITES_IN_A_ROW_MAX and not done.done():
+            if not self._lane.is_write_next:
+                await self._either(done)
+                continue
+            passed += 1
+            call, left_s = self.call, self.deadline - self._clock.monotonic()
+            await self._take_order()
+            self.call, self.deadline = call, self._clock.monotonic() + left_s
+        await done
+
+    async def _either(self, done: asyncio.Future[None]) -> None:
+        """Until `done` is, or somebody wakes the shift."""
+        idle = self._idle = asyncio.get_running_loop().create_future()
+        done.add_done_callback(self._wake_done)
+        try:
+            await idle
+        finally:
+            done.remove_done_callback(self._wake_done)
+            self._idle = None
+
+    def _wake_done(self, done: asyncio.Future[None]) -> None:
+        self.wake()
 
     def wake(self) -> None:
         """There is something to do: a due scan, or an order in the write lane."""

@@ -12,19 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from framegate.access.roles import ROLES
 from framegate.access.token import Token, TokenWish, make_token
-from framegate.contract.access import AuditEntry, Permission, Principal
+from framegate.contract.access import AuditEntry, Principal
 from framegate.contract.command import Asker, Command, CommandRecord, Outcome, Stage
 from framegate.contract.errors import Denied, Misconfigured, StoreFailed
 
 RECEIVED_NS = 1_795_000_000_000_000_000
-_READ = frozenset(one for one in Permission if one.value.endswith(":read")) - {Permission.AUDIT_READ}
-ROLES: Mapping[str, frozenset[Permission]] = {
-    "viewer": _READ,
-    "operator": _READ | {Permission.TAGS_WRITE, Permission.ALARMS_ACK},
-    "admin": frozenset(Permission),
-}
-"""Sets of permissions to test doors with."""
 
 
 @dataclass

@@ -152,7 +152,10 @@ class ModbusDriver:
     async def _run(self, session: ModbusSession, exchange: Exchange) -> None:
         session.start(exchange)
         try:
-            await exchange.done
+            if exchange.is_write or self._context is None:
+                await exchange.done
+            else:
+                await self._context.passage.end_of(exchange.done)  # the session sends writes before further reads
         except asyncio.CancelledError:
             session.withdraw(exchange)
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -328,6 +329,19 @@ def test_hostile_details_make_one_bounded_line(name: str, folder: Path, clock: F
     lines = (folder / "audit.jsonl").read_bytes().split(b"\n")
     assert (len(lines), lines[-1], max(map(len, lines)) <= chain.LINE_BYTES_MAX) == (3, b"", True)
     assert (check_chain(folder).records, texts(folder)) == (2, [])
+
+
+def test_long_details_keep_their_beginning_and_say_what_the_whole_was(folder: Path, clock: FakeClock) -> None:
+    commands = [[f"pump{number}.speed", number, "x" * 90] for number in range(1_000)]
+    AuditFile(folder, clock, CollectingLog()).append([note_of(entry(0, commands=commands, key="k"), clock.now_ns())])
+    (record,) = map(json.loads, (folder / "audit.jsonl").read_bytes().splitlines())
+    kept = record["details"]
+    details = note_of(entry(0, commands=commands, key="k"), clock.now_ns())["details"]
+    whole = json.dumps(details, separators=(",", ":"))
+    assert whole.startswith(kept["cut"])
+    assert len(kept["cut"]) == chain.LINE_BYTES_MAX // 4
+    assert (kept["items"], kept["bytes"]) == ({"commands": 1_000}, len(whole))
+    assert kept["sha256"] == hashlib.sha256(whole.encode()).hexdigest()
 
 
 def test_deep_details_are_cut(folder: Path, clock: FakeClock) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import uvloop
 
+from framegate.access.roles import ROLES
 from framegate.api.app import Api
 from framegate.api.live import Live
 from framegate.api.operation import Site
@@ -166,7 +167,7 @@ class Stage:
         self.frames = face.frames = Frames({row.id: row for row in face.rows})
         self.rules = face.rules = Rules()
         self.desk, self.access, self.audit = MemoryDesk(), MemoryAccess(), MemoryAudit()
-        self.viewer, self.operator, self.admin = map(self.access.add, ("viewer", "operator", "admin"))
+        self.viewer, self.operator, self.engineer, self.admin = map(self.access.add, ROLES)
         self.log, self.metrics, self.clock = CollectingLog(), Metrics(), SystemClock()
         self.problem = ""
         site = Site(face, self.desk, self.access, self.clock, lambda: self.problem, self.scrape)

@@ -1,8 +1,12 @@
-"""Ids and rates of the API."""
+"""Ids, paths and rates of the API."""
 
 from __future__ import annotations
 
+import pytest
+
 from framegate.api.identity import ulid
+from framegate.api.operations import OPERATIONS
+from framegate.api.paths import NOTHING, Paths
 from framegate.api.rate import BURST, PRINCIPALS_MAX, REQUESTS_PER_S, Rates
 
 
@@ -31,3 +35,32 @@ def test_rate_of_many_keeps_so_many_only() -> None:
     for number in range(PRINCIPALS_MAX):
         rates.take(str(number), 0.0)
     assert rates.take("first", 0.0) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("path", "operation", "parameters"),
+    [
+        ("/api/v1/tags", "tags.list", {}),
+        ("/api/v1/tags/pump7.speed", "tags.read", {"tag": "pump7.speed"}),
+        ("/api/v1/tags/line%2F4%20a", "tags.read", {"tag": "line/4 a"}),
+        ("/api/v1/tags/history", "tags.read", {"tag": "history"}),
+        ("/api/v1/tags/t1/history", "tags.history", {"tag": "t1"}),
+        ("/api/v1/config/history", "config.history", {}),
+        ("/livez", "livez", {}),
+    ],
+)
+def test_path_finds_its_operation_with_what_it_names(path: str, operation: str, parameters: dict[str, str]) -> None:
+    methods, found = Paths(OPERATIONS).find(path)
+    assert (methods["GET"].id, found) == (operation, parameters)
+
+
+@pytest.mark.parametrize(
+    "path", ["", "/", "/api/v1", "/api/v1/", "/api/v1/tags/", "/api/v1//tags", "/api/v1/tags/a/b", "/api/v1/{tag}", "*"]
+)
+def test_path_that_there_is_not_finds_nothing(path: str) -> None:
+    assert Paths(OPERATIONS).find(path) == NOTHING
+
+
+def test_path_of_an_alias_has_its_operation_alone() -> None:
+    methods, found = Paths(OPERATIONS).find("/tags/t1")
+    assert (list(methods), found) == (["PUT"], {"tag": "t1"})

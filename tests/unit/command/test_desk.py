@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from framegate.command import desk as desk_module
+from framegate.command import dispatch as dispatch_module
 from framegate.command import journal as journal_module
 from framegate.command.dispatch import BATCH_WRITES_MAX, RETRIES_MAX, Dispatcher
 from framegate.command.gate import BUCKETS_MAX, Buckets, Selections
@@ -16,7 +17,7 @@ from framegate.command.route import Routes
 from framegate.contract.command import BATCH_MAX, Asker, Command, CommandRecord, Outcome, Stage
 from framegate.contract.errors import Busy, StoreFailed
 
-from .world import COMMIT_S, World
+from .world import ANSWER_S, COMMIT_S, World
 
 ANNA = Asker("rest:anna", bool)
 
@@ -236,6 +237,33 @@ def test_command_for_an_idle_device_is_sent_after_one_commit_and_is_unknown_afte
     world.pass_time(5.0)
     first, second = world.records()
     assert (first.outcome, first.code, second.outcome) == (Outcome.UNKNOWN, "E4215", Outcome.CONFIRMED)
+
+
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver call holds one command, and a submission is claimed for two of them."""
+    monkeypatch.setattr(dispatch_module, "BATCH_WRITES_MAX", 1)
+    monkeypatch.setattr(dispatch_module, "CLAIMED_MAX", 2)
+
+
+@pytest.mark.usefixtures("narrow")
+def test_commands_of_two_calls_for_an_idle_device_wait_for_one_commit(world: World) -> None:
+    began = world.loop.time()
+    write(world, Command("n1", "a", 1), Command("n2", "b", 2))
+    assert world.plant.batches == [1, 1]
+    assert [seen.at - began for seen in world.plant.seen] == pytest.approx([COMMIT_S, COMMIT_S + ANSWER_S])
+
+
+@pytest.mark.usefixtures("narrow")
+def test_stop_ends_what_was_written_as_dispatched_and_is_not_sent(world: World) -> None:
+    world.submit([Command("n1", "a", 1), Command("n2", "b", 2)])
+    world.pass_time(COMMIT_S + ANSWER_S / 2)
+    world.run(world.desk.stop())
+    world.pass_time(COMMIT_S)
+    assert [seen.value for seen in world.plant.seen] == [1.0]
+    first, second = world.records()
+    assert first.outcome is Outcome.CONFIRMED
+    assert (second.outcome, second.code) == (Outcome.NOT_SENT, "E4213")
 
 
 def test_tables_that_drop_a_tag_end_what_waits_and_not_what_has_left(world: World) -> None:

@@ -8,6 +8,7 @@ import os
 import socket
 import stat
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,9 +24,13 @@ from framegate.contract.errors import (
     StoreFailed,
 )
 from framegate.contract.letter import DeadLetter
+from framegate.observe.command_health import DoorHealth
+from framegate.observe.face import 
+from framegate.observe.rule_face import AlarmRow
 from framegate.ops.client import ControlClient
 from framegate.ops.control import CLIENTS_MAX, ControlServer, serve
 from framegate.ops.message import REQUEST_BYTES_MAX, WATCHED_TAGS_MAX
+from framegate.testing.doors import MemoryAudit
 
 T = TypeVar("T")
 
@@ -144,6 +149,71 @@ async def test_letter_dropped_is_gone(server: ControlServer, face: Any, make_let
     face.letters.add(make_letter(1))
     await ask(server, lambda client: client.drop_letter("cloud/1"))
     assert face.letters.kept == {}
+
+
+class Operated:
+    """Rules of which one alarm may be operated."""
+
+    def __init__(self, audit: MemoryAudit) -> None:
+        self._audit = audit
+        self.noted: list[int] = []  # records in the audit log, each time an alarm was operated
+
+    async def operate(self, alarm: str, action: str, by: str, note: str, seconds: int) -> AlarmRow:
+        self.noted.append(len(self._audit.entries))
+        return AlarmRow(
+            id=alarm, rule="r", condition="high", state=action, priority="high", tag="t", value=9.5, limit=9.0, by=by,
+            note=note, message="", is_active=True, is_acknowledged=True, since_ns=1, until_ns=seconds,
+        )  # fmt: skip
+
+
+ACTS: list[tuple[Callable[[ControlClient], object], str, str, dict[str, object]]] = [
+    (lambda client: client.retry_letter("cloud/1"), "letters.retry", "cloud/1", {}),
+    (lambda client: client.drop_letter("cloud/1"), "letters.drop", "cloud/1", {}),
+    (lambda client: client.rewind("cloud", first=7), "frames.replay", "cloud", {"first": 7, "since_ns": 0}),
+    (
+        lambda client: client.operate_alarm("a1", "ack", "seen"),
+        "alarms.operate",
+        "a1",
+        {"action": "ack", "note": "seen", "seconds": 0},
+    ),
+]
+
+
+@pytest.mark.parametrize(("act", "action", "target", "details"), ACTS)
+async def test_act_is_in_the_audit_log_before_it_is_done(
+    *,
+    server: ControlServer,
+    face: Any,
+    make_letter: Callable[..., DeadLetter],
+    act: Callable[[ControlClient], object],
+    action: str,
+    target: str,
+    details: dict[str, object],
+) -> None:
+    face.letters.add(make_letter(1))
+    face.rules = Operated(face.audit)
+    await ask(server, act)
+    (entry,) = face.audit.entries
+    assert (entry.action, entry.target, entry.outcome, entry.details) == (action, target, "begun", details)
+    assert entry.actor == f"local:uid {os.getuid()}"
+    assert face.rules.noted == ([1] if action == "alarms.operate" else [])
+
+
+@pytest.mark.parametrize("act", [act for act, *_ in ACTS])
+async def test_act_that_cannot_be_noted_is_not_done(
+    server: ControlServer, face: Any, make_letter: Callable[..., DeadLetter], act: Callable[[ControlClient], object]
+) -> None:
+    face.letters.add(make_letter(1))
+    face.rules = Operated(face.audit)
+    face.audit.room = 0
+    with pytest.raises(StoreFailed, match="E4306"):
+        await ask(server, act)
+    assert (list(face.letters.kept), face.letters.retried, face.rules.noted) == (["cloud/1"], [], [])
+
+
+async def test_health_tells_of_commands(server: ControlServer, face: Any) -> None:
+    face.record = replace(face.record, commands_waiting=3, doors=(DoorHealth("rest", confirmed=5, unknown=1),))
+    assert await ask(server, lambda client: client.health()) == face.record
 
 
 async def test_socket_file_is_for_its_owner_only_and_goes_with_the_server(server: ControlServer) -> None:

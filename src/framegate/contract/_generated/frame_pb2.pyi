@@ -135,6 +135,7 @@ class Value(_message.Message):
     TEXT_VALUE_FIELD_NUMBER: _builtins.int
     BYTES_VALUE_FIELD_NUMBER: _builtins.int
     JSON_VALUE_FIELD_NUMBER: _builtins.int
+    ACK_VALUE_FIELD_NUMBER: _builtins.int
     double_value: _builtins.float
     int_value: _builtins.int
     uint_value: _builtins.int
@@ -143,6 +144,10 @@ class Value(_message.Message):
     bytes_value: _builtins.bytes
     json_value: _builtins.str
     """arrays and structures, as JSON text"""
+    @_builtins.property
+    def ack_value(self) -> Global___CmdAckFrame:
+        """rows of the tag `command.ack`"""
+
     def __init__(
         self,
         *,
@@ -153,12 +158,13 @@ class Value(_message.Message):
         text_value: _builtins.str = ...,
         bytes_value: _builtins.bytes = ...,
         json_value: _builtins.str = ...,
+        ack_value: Global___CmdAckFrame | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["bool_value", b"bool_value", "bytes_value", b"bytes_value", "double_value", b"double_value", "int_value", b"int_value", "json_value", b"json_value", "kind", b"kind", "text_value", b"text_value", "uint_value", b"uint_value"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ack_value", b"ack_value", "bool_value", b"bool_value", "bytes_value", b"bytes_value", "double_value", b"double_value", "int_value", b"int_value", "json_value", b"json_value", "kind", b"kind", "text_value", b"text_value", "uint_value", b"uint_value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bool_value", b"bool_value", "bytes_value", b"bytes_value", "double_value", b"double_value", "int_value", b"int_value", "json_value", b"json_value", "kind", b"kind", "text_value", b"text_value", "uint_value", b"uint_value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack_value", b"ack_value", "bool_value", b"bool_value", "bytes_value", b"bytes_value", "double_value", b"double_value", "int_value", b"int_value", "json_value", b"json_value", "kind", b"kind", "text_value", b"text_value", "uint_value", b"uint_value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["double_value", "int_value", "uint_value", "bool_value", "text_value", "bytes_value", "json_value"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["double_value", "int_value", "uint_value", "bool_value", "text_value", "bytes_value", "json_value", "ack_value"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -205,7 +211,7 @@ Global___CmdFrame: _TypeAlias = CmdFrame  # noqa: Y015
 
 @_typing.final
 class CmdAckFrame(_message.Message):
-    """The one honest answer to a command."""
+    """The one honest answer to a command. It travels as a row of the tag `command.ack`, with a position like any other."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -215,12 +221,15 @@ class CmdAckFrame(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     TS_FIELD_NUMBER: _builtins.int
     ORIGIN_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     tag: _builtins.str
     outcome: Global___Outcome.ValueType
     reason: _builtins.str
     ts: _builtins.int
     origin: _builtins.str
+    code: _builtins.str
+    """stable code behind the outcome, contract/errors.toml; empty for CONFIRMED"""
     def __init__(
         self,
         *,
@@ -230,10 +239,11 @@ class CmdAckFrame(_message.Message):
         reason: _builtins.str = ...,
         ts: _builtins.int = ...,
         origin: _builtins.str = ...,
+        code: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "origin", b"origin", "outcome", b"outcome", "reason", b"reason", "tag", b"tag", "ts", b"ts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "id", b"id", "origin", b"origin", "outcome", b"outcome", "reason", b"reason", "tag", b"tag", "ts", b"ts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -330,7 +340,7 @@ class FrameBatch(_message.Message):
 
     @_builtins.property
     def other_value(self) -> _containers.RepeatedCompositeFieldContainer[Global___Value]:
-        """text, bytes, arrays"""
+        """text, bytes, arrays, acknowledgements"""
 
     @_builtins.property
     def ts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
