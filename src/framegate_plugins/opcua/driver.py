@@ -6,16 +6,17 @@ Nothing here reconnects: a channel that has failed raises its reason from the ne
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from framegate.contract.command import Outcome, Write, WriteResult
-from framegate.contract.driver import BoundTag, DriverContext, Plan
+from framegate.contract.driver import BoundTag, DriverContext, Found, Plan
 from framegate.contract.errors import GatewayError, NotConnected
 from framegate.contract.frame import Batch, Int32Column, TagId
+from framegate_plugins.opcua.browser import Browser
 from framegate_plugins.opcua.columns import Columns
 from framegate_plugins.opcua.options import parse_options
 from framegate_plugins.opcua.points import Point, points_from
@@ -126,6 +127,15 @@ class OpcuaDriver:
         if writer is None:
             return [WriteResult(command.tag, Outcome.NOT_SENT, "the driver is not open") for command in commands]
         return await writer.write(commands, self._points)
+
+    async def browse(self, start: str, depth: int) -> AsyncIterator[Found]:
+        """What is below a node; "" begins at Objects.
+
+        raises NotConnected, NoReply, Misconfigured
+        """
+        _, session, _ = self._opened()
+        async for found in Browser(session).below(start, depth):
+            yield found
 
     async def close(self) -> None:
         """End the session."""

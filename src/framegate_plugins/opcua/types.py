@@ -42,7 +42,7 @@ class Types:
         if variables:
             found = await self._session.values(list(variables.values()), AttributeIds.DataType)
             for key, (data_type, _) in zip(variables, found, strict=True):
-                self._variables[key] = await self._type(data_type), None
+                self._variables[key] = await self.built_in(data_type), None
         for key, node in nodes.items():
             if key[0] == "m" and key not in self._methods:
                 self._methods[key] = await self._input_arguments(node)
@@ -55,7 +55,8 @@ class Types:
         """Types of a method's input arguments; None: the server does not say."""
         return self._methods[_key(point)]
 
-    async def _type(self, data_type: object) -> ua.VariantType | None:
+    async def built_in(self, data_type: object) -> ua.VariantType | None:
+        """Built-in type of a DataType given by its NodeId; None: abstract, or not known."""
         number = await self.base(str(data_type)) if isinstance(data_type, str) else 0
         if number == _ENUMERATION:
             return ua.VariantType.Int32
@@ -103,7 +104,7 @@ class Types:
         data_type = reader.node_id()
         rank = int(reader.number(FIXED[ua.VariantType.Int32.value]))
         number = await self.base(data_type)
-        kind = await self._type(f"i={number}") if number else None
+        kind = await self.built_in(f"i={number}") if number else None
         return kind if rank != 0 else None
 
     async def _references(self, node: ua.NodeId, kind: int, *, is_forward: bool) -> list[Any]:
