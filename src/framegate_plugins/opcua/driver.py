@@ -22,6 +22,7 @@ from framegate_plugins.opcua.options import parse_options
 from framegate_plugins.opcua.points import Point, points_from
 from framegate_plugins.opcua.publisher import Publisher
 from framegate_plugins.opcua.session import Session
+from framegate_plugins.opcua.types import Types
 from framegate_plugins.opcua.watch import Watch
 from framegate_plugins.opcua.writer import Writer
 
@@ -50,6 +51,7 @@ class OpcuaDriver:
         self._session: Session | None = None
         self._publisher: Publisher | None = None
         self._writer: Writer | None = None
+        self._types: Types | None = None
 
     def plan(self, tags: Sequence[BoundTag]) -> UaPlan:
         """Raises Misconfigured."""
@@ -77,7 +79,8 @@ class OpcuaDriver:
         session = self._session = Session(context, self._options)
         await session.open()
         publisher = self._publisher = Publisher(session, context.clock, context.ready)
-        self._writer = Writer(session, context.clock, write_timestamp=self._options.write_timestamp)
+        types = self._types = Types(session)
+        self._writer = Writer(session, types, context.clock, write_timestamp=self._options.write_timestamp)
         session.channel.when_lost(lambda _: publisher.lost())
 
     async def read(self, plan: Plan) -> Sequence[Batch]:
@@ -106,7 +109,10 @@ class OpcuaDriver:
     ) -> Sequence[Batch]:
         now_ns = context.clock.now_ns()
         period_s = self._periods.get(plan)
-        watch = self._watches.get(plan) or Watch(session, plan, plan.columns, period_s or 1.0)
+        watch = self._watches.get(plan)
+        if watch is None:
+            watch = Watch(session, plan, plan.columns, period_s or 1.0)
+            await self._learn(watch)
         if period_s is None or self._options.mode == "poll":
             batches = await watch.read(watch.all, now_ns)
         elif plan in self._watches:
@@ -120,6 +126,12 @@ class OpcuaDriver:
             self._watches[plan] = watch
         self._tell_misfits(watch.columns, context)
         return batches
+
+    async def _learn(self, watch: Watch) -> None:
+        """The structures that its nodes may hold."""
+        assert self._types is not None
+        await self._types.learn_structures(watch.structured)
+        watch.columns.structures = self._types.structures.by_encoding
 
     async def write(self, commands: Sequence[Write]) -> Sequence[WriteResult]:
         """One result per command, in order."""
