@@ -25,7 +25,6 @@ from framegate.contract.errors import (
 )
 from framegate.contract.letter import DeadLetter
 from framegate.observe.command_health import DoorHealth
-from framegate.observe.face import 
 from framegate.observe.rule_face import AlarmRow
 from framegate.ops.client import ControlClient
 from framegate.ops.control import CLIENTS_MAX, ControlServer, serve
