@@ -85,6 +85,11 @@ class Security:
         return [*made, make(policies.SecurityPolicyNone, mode.None_)]
 
 
+def is_plain(chunk: bytes) -> bool:
+    """Whether a chunk asks for a channel without security. raises FrameBroken"""
+    return Reader(chunk[_HEADER_BYTES:]).words() == policy_uri("none")
+
+
 class SecureChannelState:
     """Keys and numbers of one channel. certificate: of the client, DER; b"" without security."""
 
