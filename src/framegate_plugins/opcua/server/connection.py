@@ -110,7 +110,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._channel: SecureChannelState | None = None
         self._bucket = Bucket(house.requests_per_s, 2.0 * house.requests_per_s, self._loop.time())
-        self._is_busy = self._is_clogged = self._is_activated = False
+        self._is_busy = self._is_clogged = False
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._later: asyncio.Handle | None = None
         self._send_chunk_bytes = CHUNK_BYTES_MAX
@@ -187,8 +187,9 @@ class Connection(asyncio.Protocol):
         return self._channel is not None and self._channel.is_signed(data, signature)
 
     def activated(self) -> None:
-        self._is_activated = True
         self._drop_timer("activation")
+        if self._channel is not None:
+            self._channel.activated()
 
     def answer(self, request_id: int, encoding: int, handle: int, body: bytes) -> None:
         """A response; one that the client does not take is a fault."""

@@ -8,9 +8,11 @@ CHUNK_BYTES_MAX: Final = 65_536
 """Of one chunk, either way; announced in Acknowledge."""
 CHUNK_BYTES_MIN: Final = 8_192
 """A client whose buffers are smaller is turned away (Part 6, 7.1.2.3)."""
-MESSAGE_BYTES_MAX: Final = 1_048_576
-"""Of one request, all chunks together."""
-CHUNKS_MAX: Final = 32
+MESSAGE_BYTES_MAX: Final = 4_194_304
+"""Of one request, all chunks together. Clients made with asyncua hold answers to it as well."""
+EARLY_MESSAGE_BYTES_MAX: Final = 131_072
+"""Of one request before a login."""
+CHUNKS_MAX: Final = 128
 CHUNKS_AT_ONCE_MAX: Final = 16
 """Chunks of one connection that are worked on before the others have their turn."""
 ANSWER_BYTES_MAX: Final = 4_194_304

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 from asyncua.ua.ua_binary import struct_from_binary
 
-from framegate.contract.bridge import BridgeContext
+from framegate.contract.bridge import BridgeContext, ServerTls
 from framegate.contract.command import Outcome
-from framegate.contract.errors import Misconfigured
+from framegate.contract.errors import Misconfigured, StoreFailed
 from framegate.contract.frame import ValueType
 from framegate.endpoint.clock import SystemClock
 from framegate.testing.fakes import CollectingLog
 from framegate_plugins.opcua.bridge import OpcUaBridge
+from framegate_plugins.opcua.server.limits import ANSWER_BYTES_MAX
 from framegate_plugins.opcua.tests.bridge_stage import NOW_NS, OPEN, batch, stage, tag, until
 from framegate_plugins.opcua.tests.bridge_trial import Client, batches_of, differences, make_wanted, ua
 
@@ -308,3 +309,42 @@ async def _connected(url: str) -> Any:
     await client.send_hello()
     await client.open_secure_channel()
     return client
+
+
+async def test_answer_that_a_client_does_not_take_is_a_fault(tmp_path: Path) -> None:
+    got: list[str] = []
+
+    class Taker:
+        def datachange_notification(self, _node: Any, _value: Any, data: Any) -> None:
+            got.append(data.monitored_item.Value.StatusCode.name)
+
+    async with stage(tmp_path, [tag(1, "t.long", ValueType.STRING)]) as place, Client(place.url) as client:
+        place.bridge.update([batch({1: "x" * (ANSWER_BYTES_MAX + 1)}, object)])
+        with pytest.raises(ua.UaStatusCodeError) as caught:
+            await client.get_node("ns=2;s=t.long").read_value()
+        subscription = await client.create_subscription(50, Taker())
+        await subscription.subscribe_data_change(client.get_node("ns=2;s=t.long"))
+        await until(lambda: bool(got))
+        place.bridge.update([batch({1: "x" * (ANSWER_BYTES_MAX // 2)}, object)])
+        await until(lambda: len(got) == 2)
+        read = ua.ReadValueId(NodeId=ua.NodeId("t.long", 2), AttributeId=ua.AttributeIds.Value)
+        with pytest.raises(ua.UaStatusCodeError) as many:
+            await client.uaclient.read(ua.ReadParameters(NodesToRead=[read] * 10_000))
+    assert caught.value.code == many.value.code == ua.StatusCodes.BadResponseTooLarge
+    assert got == ["BadEncodingLimitsExceeded", "Good"]
+
+
+@pytest.mark.parametrize(
+    ("url", "tls"), [("tcp://:4840", None), ("tcp://h:port", None), ("tcp://h:1", ServerTls("", ""))]
+)
+async def test_address_that_cannot_be_is_named(tmp_path: Path, url: str, tls: ServerTls | None) -> None:
+    context = BridgeContext("two", "plant", url, tls, tmp_path, tmp_path, [], SystemClock(), CollectingLog())
+    with pytest.raises(Misconfigured, match="E2762"):
+        await OpcUaBridge(OPEN).open(context)
+
+
+async def test_log_full_is_told_to_who_writes(tmp_path: Path) -> None:
+    async with stage(tmp_path, [tag(1, "t.v")]) as place, Client(place.url) as client:
+        place.desk.failure = StoreFailed("the log is full", code="E3011")
+        results = await client.uaclient.write(_write("t.v", ua.Variant(1.0, ua.VariantType.Double)))
+    assert results[0].name == "BadResourceUnavailable"
