@@ -53,6 +53,9 @@ def _run(words: list[str]) -> int:
 
         return serve(Path(words[2]))
     from framegate.cli.app import make_app  # noqa: PLC0415 - 0.2 s
+    from framegate.cli.plugin_verb import mount_plugin  # noqa: PLC0415
 
-    code = make_app()(words, exit_on_error=False, print_error=False, help_on_error=False, result_action="return_value")
+    app = make_app()
+    mount_plugin(app, words)
+    code = app(words, exit_on_error=False, print_error=False, help_on_error=False, result_action="return_value")
     return code if isinstance(code, int) else exits.OK

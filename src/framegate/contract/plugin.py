@@ -16,6 +16,9 @@ entry = "framegate_plugins.modbus.simulator:start"
 [witness]                               reads back what reached a remote, for demo and tests
 entry = "framegate_plugins.mqtt.subscription:subscribe"
 
+[command]                               verbs of its own: `edge modbus WORDS...`
+entry = "framegate_plugins.modbus.command:run"     run(words, home) -> rows to show; home: HOME/data/private/modbus
+
 [[protocol]]                        one line of README's table each
 name = "Modbus TCP"
 roles = ["driver"]
@@ -30,7 +33,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-Role: TypeAlias = Literal["driver", "connector", "bridge", "simulator", "witness"]
+Role: TypeAlias = Literal["driver", "connector", "bridge", "simulator", "witness", "command"]
 PLUGIN_API = 1
 
 

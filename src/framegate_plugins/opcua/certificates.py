@@ -23,7 +23,7 @@ VALID_DAYS: Final = 5 * 365 + 1
 
 
 def self_signed(key: RSAPrivateKey, uri: str, name: str, hosts: Sequence[str]) -> x509.Certificate:
-    """A certificate of an application, for client and server; hosts: names and addresses, this machine's beside them."""
+    """A certificate of an application, for client and server; hosts: at which it is reached, beside this one."""
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])])
     names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(uri)]
     for host in dict.fromkeys((*hosts, socket.gethostname())):

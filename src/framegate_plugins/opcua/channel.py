@@ -76,10 +76,6 @@ class Channel:
             self._take_chunks()
         except GatewayError as error:
             self.fail(NotConnected(f"{self.url}: {error.text}", code=_LOST))
-        except Exception as error:  # noqa: BLE001 - the edge to asyncua: whatever its decoder makes of a peer's bytes
-            why = getattr(error, "code", None)
-            text = name_of(why) if isinstance(why, int) else f"{type(error).__name__}: {error}"
-            self.fail(NotConnected(f"{self.url}: what the server sent cannot be used ({text})", code=_LOST))
 
     # -- used by the session ------------------------------------------------------------------------------------
 
@@ -239,7 +235,14 @@ class Channel:
                 break
             chunk = bytes(buffer[at : at + size])
             at += size
-            self._take(chunk)
+            try:
+                self._take(chunk)
+            except GatewayError:
+                raise
+            except Exception as error:  # the edge to asyncua: whatever its decoder makes of a peer's bytes
+                why = getattr(error, "code", None)
+                text = name_of(why) if isinstance(why, int) else f"{type(error).__name__}: {error}"
+                raise FrameBroken(f"what the server sent cannot be used ({text})") from error
         del buffer[:at]
 
     def _take(self, chunk: bytes) -> None:

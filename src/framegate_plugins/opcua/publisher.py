@@ -43,6 +43,7 @@ class Publisher:
 
     def __init__(self, session: Session, clock: Clock, ready: Callable[[Plan], None]) -> None:
         self._session, self._clock, self._ready = session, clock, ready
+        self._channel = session.channel
         self._watches: dict[int, Watch] = {}  # by subscription
         self._heard: dict[int, float] = {}
         self._number: dict[int, int] = {}  # last of the data messages
@@ -59,7 +60,7 @@ class Publisher:
                 self._watches[number] = watch
                 self._heard[number] = now
         if self._watches and self._heartbeat is None:
-            self._heartbeat = asyncio.create_task(self._beat(self._session.channel), name="opcua heartbeat")
+            self._heartbeat = asyncio.create_task(self._beat(self._channel), name="opcua heartbeat")
         self.ask()
 
     def drop(self, watch: Watch) -> None:
@@ -73,7 +74,7 @@ class Publisher:
 
     def ask(self) -> None:
         """Send as many Publish requests as may wait; none while what has come is not read."""
-        channel = self._session.channel
+        channel = self._channel
         wanted = min(PUBLISH_MAX, len(self._watches) + 1) if self._watches else 0
         while self._under_way < wanted and channel.error is None:
             if any(watch.is_full for watch in self._watches.values()):
@@ -100,9 +101,9 @@ class Publisher:
 
     def _answered(self, answer: asyncio.Future[bytes]) -> None:
         self._under_way -= 1
-        if answer.cancelled() or answer.exception() is not None:
+        channel = self._channel
+        if channel.error is not None or answer.cancelled() or answer.exception() is not None:
             return  # the channel has failed, and tells by itself
-        channel = self._session.channel
         self._last_heard = self._clock.monotonic()
         try:
             self._take(channel.answer_of(answer.result(), "Publish"))
@@ -146,8 +147,8 @@ class Publisher:
             return watch.told(Reader(body), self._clock.now_ns())
         if kind == _STATUS_CHANGE:
             status = Reader(body).u32()
-            text = f"{self._session.channel.url}: the server ends a subscription ({name_of(status)}); it is made anew"
-            self._session.channel.fail(NotConnected(text, code=_DROPPED))
+            text = f"{self._channel.url}: the server ends a subscription ({name_of(status)}); it is made anew"
+            self._channel.fail(NotConnected(text, code=_DROPPED))
         return 0
 
     def _expect(self, subscription: int, number: int) -> None:
@@ -155,8 +156,8 @@ class Publisher:
         last = self._number.get(subscription)
         self._number[subscription] = number
         if last is not None and number != last % 0xFFFF_FFFF + 1:
-            text = f"{self._session.channel.url}: notification {number} follows {last}; what was between is lost, "
-            self._session.channel.fail(NotConnected(text + "every value is asked for again", code=_GAP))
+            text = f"{self._channel.url}: notification {number} follows {last}; what was between is lost, "
+            self._channel.fail(NotConnected(text + "every value is asked for again", code=_GAP))
 
     # -- silence ------------------------------------------------------------------------------------------------
 

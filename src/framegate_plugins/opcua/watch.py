@@ -225,7 +225,11 @@ class Watch:
         )
         if point.deadband and has_filter:
             kind = ua.DeadbandType.Percent if point.is_percent else ua.DeadbandType.Absolute
-            wanted: Any = ua.DataChangeFilter(DeadbandType=ua.UInt32(kind), DeadbandValue=ua.Double(point.deadband))
+            wanted: Any = ua.DataChangeFilter(
+                Trigger=ua.DataChangeTrigger.StatusValue,  # asyncua's default is Status alone
+                DeadbandType=ua.UInt32(kind),
+                DeadbandValue=ua.Double(point.deadband),
+            )
             parameters.Filter = wanted
         item = ua.ReadValueId(
             NodeId=self._nodes[place], AttributeId=AttributeIds.Value, IndexRange=point.index_range or None
