@@ -21,6 +21,7 @@ from asyncua.ua.ua_binary import nodeid_from_binary, struct_from_binary, struct_
 
 ua: Any = vars(asyncua)["ua"]
 TIMEOUT_S = 5.0
+ANSWER_S = 0.02
 BEHIND_ONE_LOGIN = 500
 """Strings that one session sends, unless the bridge ends it before."""
 HELLO_BODY = struct.pack("<IIIII", 0, 65_536, 65_536, 0, 0) + b"\x10\x00\x00\x00opc.tcp://h:4840"
@@ -80,10 +81,11 @@ class Raw:
         return head + self._exactly(struct.unpack("<I", head[4:])[0] - 8)
 
     def drain(self) -> None:
-        self.socket.setblocking(False)
-        with contextlib.suppress(BlockingIOError):
-            while self.socket.recv(65_536):
-                pass
+        """Take what is answered; a publish request is not answered at once."""
+        self.socket.settimeout(ANSWER_S)
+        with contextlib.suppress(TimeoutError):
+            if not self.socket.recv(1_000_000):
+                raise ConnectionError
         self.socket.settimeout(TIMEOUT_S)
 
     def _exactly(self, size: int) -> bytes:
