@@ -32,6 +32,7 @@ RSS_BYTES_MAX = 16_000_000
 P99_TIMES_MAX = 2.0
 P99_S = 0.05
 """A p99 below this is not told from the noise of a machine that does other things."""
+DECOY_TAGS = 10
 
 
 class Child(NamedTuple):
@@ -80,12 +81,15 @@ async def attack(port: int) -> list[int]:
     return [int(word) for word in out.split()]
 
 
-@pytest.mark.timeout(120 + STRINGS // STRINGS_PER_S_MIN)
+@pytest.mark.timeout(120 + 2 * STRINGS // STRINGS_PER_S_MIN)
 async def test_hostile_strings_leave_the_bridge_as_it_was(tmp_path: Path) -> None:
-    async with child(tmp_path, {**OPEN, "requests_per_s": 100_000}) as bridge, Client(bridge.url) as client:
+    options = {**OPEN, "requests_per_s": 100_000}
+    async with child(tmp_path, options) as bridge, Client(bridge.url) as client:
         node = client.get_node("ns=2;s=line0.tag7")
         process = psutil.Process(bridge.process.pid)
-        before_s = await p99_s(node, asyncio.create_task(asyncio.sleep(2)))
+        async with child(tmp_path / "decoy", options, DECOY_TAGS) as decoy:
+            # The attack loads the machine, too: what it does to a bridge is told by attacking another one first.
+            before_s = await p99_s(node, asyncio.create_task(attack(decoy.port)))
         rss, fds = process.memory_info().rss, process.num_fds()
         task = asyncio.create_task(attack(bridge.port))
         during_s = await p99_s(node, task)
