@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from framegate.contract.bridge import BridgeContext, BridgeHealth, BridgeTag
 from framegate.contract.errors import Misconfigured
 from framegate.contract.frame import Batch
-from framegate_plugins.opcua.pki import Identity, Pki, application_uri, certificate_from
+from framegate_plugins.opcua.pki import WARN_DAYS, Identity, Pki, application_uri, certificate_from, days_left
 from framegate_plugins.opcua.server.answers import Application
 from framegate_plugins.opcua.server.channel import Security
 from framegate_plugins.opcua.server.counts import Counts
@@ -86,6 +86,7 @@ class OpcUaBridge:
             raise Misconfigured(text, code="E2762") from error
         self._server = server
         context.log.info("opcua_bridge_listens", bridge=context.name, port=self.port, tags=len(space))
+        self._warn(context, identity)
 
     def update(self, batches: Sequence[Batch]) -> None:
         if self._space is not None:
@@ -119,6 +120,14 @@ class OpcUaBridge:
             gc.enable()
         return space
 
+    def _warn(self, context: BridgeContext, identity: Identity) -> None:
+        """Say what an operator may not have meant."""
+        if "none" in self._options.security:
+            context.log.warning("opcua_bridge_unsecured", bridge=context.name)
+        days = days_left(identity.not_after)
+        if days < WARN_DAYS:
+            context.log.warning("opcua_bridge_certificate_ends", bridge=context.name, days=days)
+
     def _security(self, context: BridgeContext, pki: Pki, identity: Identity) -> Security:
         takes_any = self._options.trust == "any"
 
@@ -142,6 +151,9 @@ def _address(context: BridgeContext) -> tuple[str, int, str]:
     except ValueError as error:
         text = f"bridge {context.name}: url {context.url!r} cannot be used ({error}); write tcp://HOST:{PORT}"
         raise Misconfigured(text, code="E2762") from error
+    if not host:
+        text = f"bridge {context.name}: url {context.url!r} names no host; write tcp://HOST:{PORT}"
+        raise Misconfigured(text, code="E2762")
     if context.tls is not None:
         text = f"bridge {context.name}: OPC UA secures itself and does not go over TLS; remove tls from the endpoint"
         raise Misconfigured(text, code="E2762")

@@ -84,3 +84,12 @@ def test_permission_ends_with_the_row_that_gave_it(later: ConnectorRow | None) -
     else:
         rows["cloud"] = later
     assert not asker.may("pump7.speed")
+
+
+async def test_user_of_the_remote_is_kept_with_the_origin_and_gives_no_rights() -> None:
+    desk = Desk()
+    door = command_door(desk, "cloud", lambda: ROW)
+    assert door is not None
+    records = await door.submit([Command("1", "pump7.speed", 1), Command("2", "boiler.heat", 1)], "alice")
+    assert [record.origin for record in records] == ["north:cloud/alice"] * 2
+    assert [record.outcome for record in records] == [None, Outcome.REJECTED]

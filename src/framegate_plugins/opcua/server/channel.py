@@ -32,6 +32,7 @@ from framegate_plugins.opcua.server.limits import (
     CHANNEL_S_MIN,
     CHUNK_BYTES_MAX,
     CHUNKS_MAX,
+    EARLY_MESSAGE_BYTES_MAX,
     MESSAGE_BYTES_MAX,
 )
 from framegate_plugins.opcua.server.options import Policy
@@ -85,6 +86,11 @@ class Security:
         return [*made, make(policies.SecurityPolicyNone, mode.None_)]
 
 
+def is_plain(chunk: bytes) -> bool:
+    """Whether a chunk asks for a channel without security. raises FrameBroken"""
+    return Reader(chunk[_HEADER_BYTES:]).words() == policy_uri("none")
+
+
 class SecureChannelState:
     """Keys and numbers of one channel. certificate: of the client, DER; b"" without security."""
 
@@ -94,7 +100,7 @@ class SecureChannelState:
             max_recv_buffer=CHUNK_BYTES_MAX,
             max_send_buffer=send_chunk_bytes,
             max_chunk_count=CHUNKS_MAX,
-            max_message_size=MESSAGE_BYTES_MAX,
+            max_message_size=EARLY_MESSAGE_BYTES_MAX,
         )
         self._connection = SecureConnection(cast(Any, policies.SecurityPolicyNone)(), self._limits)
         self._connection.set_policy_factories(security.factories())
@@ -139,6 +145,10 @@ class SecureChannelState:
         answer = answers.channel_token(token.ChannelId, token.TokenId, now_ns, lifetime_ms, granted.ServerNonce or b"")
         response = answers.response(OPEN_SECURE_CHANNEL + 3, header.handle, GOOD, answer, now_ns)
         return self._connection.message_to_binary(response, cast(Any, ua.MessageType.SecureOpen), request_id)
+
+    def activated(self) -> None:
+        """Somebody has logged in, and may ask for more at once."""
+        self._limits.max_message_size = MESSAGE_BYTES_MAX
 
     def get_new_channel_id(self) -> int:
         """What asyncua asks its server for."""

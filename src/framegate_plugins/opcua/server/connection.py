@@ -17,7 +17,7 @@ from typing import Final, Protocol, cast
 
 from framegate.contract.errors import FrameBroken
 from framegate_plugins.opcua.server import answers, binary
-from framegate_plugins.opcua.server.channel import ChannelRefused, SecureChannelState, Security
+from framegate_plugins.opcua.server.channel import ChannelRefused, SecureChannelState, Security, is_plain
 from framegate_plugins.opcua.server.counts import Counts
 from framegate_plugins.opcua.server.limits import (
     ACTIVATION_S,
@@ -32,6 +32,7 @@ from framegate_plugins.opcua.server.limits import (
     OPEN_BYTES_MAX,
     SEND_BYTES_HIGH,
     SEND_BYTES_MAX,
+    SEND_S,
     Bucket,
 )
 from framegate_plugins.opcua.server.services import Services
@@ -109,7 +110,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._channel: SecureChannelState | None = None
         self._bucket = Bucket(house.requests_per_s, 2.0 * house.requests_per_s, self._loop.time())
-        self._is_busy = self._is_clogged = self._is_activated = False
+        self._is_busy = self._is_clogged = False
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._later: asyncio.Handle | None = None
         self._send_chunk_bytes = CHUNK_BYTES_MAX
@@ -142,10 +143,12 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._is_clogged = True
+        self._set_timer("send", SEND_S, "the client does not read what it asked for")
         self._read_or_not()
 
     def resume_writing(self) -> None:
         self._is_clogged = False
+        self._drop_timer("send")
         self._read_or_not()
         self._work()
 
@@ -184,8 +187,9 @@ class Connection(asyncio.Protocol):
         return self._channel is not None and self._channel.is_signed(data, signature)
 
     def activated(self) -> None:
-        self._is_activated = True
         self._drop_timer("activation")
+        if self._channel is not None:
+            self._channel.activated()
 
     def answer(self, request_id: int, encoding: int, handle: int, body: bytes) -> None:
         """A response; one that the client does not take is a fault."""
@@ -202,9 +206,10 @@ class Connection(asyncio.Protocol):
     def _send(self, message: bytes, request_id: int) -> None:
         if self._state is not State.OPEN or self._channel is None or self._transport is None:
             return
-        self._transport.write(self._channel.encode(message, request_id))
         if self._transport.get_write_buffer_size() > SEND_BYTES_MAX:
             self._end(BAD_TIMEOUT, "the client reads more slowly than it asks")
+        else:
+            self._transport.write(self._channel.encode(message, request_id))
 
     # -- chunks -------------------------------------------------------------------------------------------------
 
@@ -286,8 +291,14 @@ class Connection(asyncio.Protocol):
     def _begin_opening(self, chunk: bytes) -> None:
         if not self._house.may_open(self.peer):
             raise ChannelRefused(BAD_SECURITY_CHECKS_FAILED, "channels are opened more often than an address may")
-        if self._channel is None:
+        is_renewal = self._state is State.OPEN
+        if not is_renewal or self._channel is None:
             self._channel = SecureChannelState(self._house.security, self._send_chunk_bytes)
+        if is_renewal or is_plain(chunk):
+            # A renewal stays on the loop: answers on their way use the same keys and numbers. Without security there
+            # is nothing to wait for.
+            self._opened(self._channel.open(chunk), None)
+            return
         self._is_busy = True
         self._read_or_not()
         self._house.open_in_thread(self._channel, chunk, self._opened)

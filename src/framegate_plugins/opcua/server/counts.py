@@ -15,8 +15,16 @@ class Counts:
     def __init__(self, bridge: str, clock: Clock, log: Log) -> None:
         self.requests_total = self.writes_total = self.refused_total = 0
         self._bridge, self._clock, self._log = bridge, clock, log
-        self._silent_until = float("-inf")
-        self._untold = 0
+        self._silent_until = self._quiet_until = float("-inf")
+        self._untold = self._logins = 0
+
+    def admitted(self, user: str, peer: str) -> None:
+        """Somebody has logged in. user: "" is anonymous"""
+        self._logins += 1
+        now = self._clock.monotonic()
+        if now >= self._quiet_until:
+            self._log.info("opcua_client_logged_in", bridge=self._bridge, user=user, peer=peer, count=self._logins)
+            self._quiet_until, self._logins = now + NOTICE_S, 0
 
     def refused(self, why: str, peer: str) -> None:
         """A connection, a login or a request was turned away. why: for people, and without anything secret."""

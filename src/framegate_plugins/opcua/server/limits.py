@@ -8,12 +8,14 @@ CHUNK_BYTES_MAX: Final = 65_536
 """Of one chunk, either way; announced in Acknowledge."""
 CHUNK_BYTES_MIN: Final = 8_192
 """A client whose buffers are smaller is turned away (Part 6, 7.1.2.3)."""
-MESSAGE_BYTES_MAX: Final = 1_048_576
-"""Of one request, all chunks together."""
-CHUNKS_MAX: Final = 32
+MESSAGE_BYTES_MAX: Final = 4_194_304
+"""Of one request, all chunks together. Clients made with asyncua hold answers to it as well."""
+EARLY_MESSAGE_BYTES_MAX: Final = 131_072
+"""Of one request before a login."""
+CHUNKS_MAX: Final = 128
 CHUNKS_AT_ONCE_MAX: Final = 16
 """Chunks of one connection that are worked on before the others have their turn."""
-ANSWER_BYTES_MAX: Final = 16_777_216
+ANSWER_BYTES_MAX: Final = 4_194_304
 """Of one response; a client may announce less."""
 HELLO_BYTES_MAX: Final = 4_160
 """Part 6, 7.1.2.3: a URL of 4,096 bytes at most, and the header."""
@@ -23,10 +25,12 @@ HANDSHAKE_S: Final = 5.0
 """From the connection to an open channel."""
 ACTIVATION_S: Final = 15.0
 """From the connection to an activated session. A look at the endpoints needs none, and ends sooner."""
-SEND_BYTES_MAX: Final = 4_194_304
-"""Unsent bytes of one connection; a client that reads more slowly loses it."""
+SEND_BYTES_MAX: Final = 8_388_608
+"""Unsent bytes of one connection; a client that lets more of them gather loses it."""
 SEND_BYTES_HIGH: Final = 524_288
 """From so many unsent bytes on, no request is taken and nothing is published until they have gone."""
+SEND_S: Final = 30.0
+"""For them to go; a client that reads nothing so long loses its connection."""
 CHANNEL_S_MIN: Final = 10.0
 CHANNEL_S_MAX: Final = 3_600.0
 """Life of a security token; a channel that is not renewed within 1.25 times of it ends."""
@@ -52,6 +56,10 @@ WRITE_REQUESTS_MAX: Final = 8
 """Write requests of one session that wait for their outcome."""
 REFERENCES_MAX: Final = 1_000
 """References of one node in one answer; the others follow by BrowseNext."""
+BROWSE_BYTES_MAX: Final = 2_097_152
+"""Of the references in one answer; nodes beyond are refused, and asked for again."""
+SCANNED_MAX: Final = 100_000
+"""References that one request may have looked at."""
 CONTINUATION_POINTS_MAX: Final = 32
 """Of one session; the oldest goes first."""
 PATHS_TARGETS_MAX: Final = 1_000
@@ -70,10 +78,12 @@ NOTIFICATIONS_MAX: Final = 5_000
 """Values in one notification; a client may ask for less."""
 UNACKNOWLEDGED_MAX: Final = 16
 """Notifications of a subscription that are kept for Republish."""
-UNACKNOWLEDGED_BYTES_MAX: Final = 2_097_152
+UNACKNOWLEDGED_BYTES_MAX: Final = 262_144
+ITEMS_PER_NODE_MAX: Final = 256
+"""Of all sessions: each of them is told of every row."""
 QUEUE_MAX: Final = 1_000
 """Values that one monitored item keeps."""
-QUEUED_MAX: Final = 200_000
+QUEUED_MAX: Final = 50_000
 """Values that all monitored items of a session may keep together."""
 
 
@@ -113,3 +123,16 @@ class Peers:
         if len(self._buckets) > PEERS_KEPT_MAX:
             del self._buckets[next(iter(self._buckets))]
         return bucket.take(now)
+
+
+class Budget:
+    """What one request may still cost: references looked at, and bytes of its answer."""
+
+    __slots__ = ("bytes", "scans")
+
+    def __init__(self) -> None:
+        self.bytes, self.scans = BROWSE_BYTES_MAX, SCANNED_MAX
+
+    @property
+    def is_spent(self) -> bool:
+        return self.bytes <= 0 or self.scans <= 0

@@ -13,7 +13,7 @@ from framegate_plugins.opcua.server import answers, binary
 from framegate_plugins.opcua.server import requests as r
 from framegate_plugins.opcua.server.attributes import VALUE, attribute_of, refusal_of
 from framegate_plugins.opcua.server.items import DISABLED, REPORTING, MonitoredItem, ReadItem, TagItem, queue_max
-from framegate_plugins.opcua.server.limits import OPERATIONS_MAX, QUEUED_MAX
+from framegate_plugins.opcua.server.limits import ITEMS_PER_NODE_MAX, OPERATIONS_MAX, QUEUED_MAX
 from framegate_plugins.opcua.server.options import Options, User
 from framegate_plugins.opcua.server.session import PublishRequest, Session, Sessions
 from framegate_plugins.opcua.server.space import Node, Space
@@ -205,6 +205,8 @@ class Monitoring:
         if wanted.attribute == _EVENT_NOTIFIER:
             return _Made(BAD_NOT_SUPPORTED)  # no events are sent
         assert node is not None
+        if isinstance(node, TagNode) and len(node.items) >= ITEMS_PER_NODE_MAX:
+            return _Made(BAD_TOO_MANY_MONITORED_ITEMS)
         self._number += 1
         parameters = asked.parameters._replace(queue_size=min(queue_max(asked.parameters.queue_size), queued))
         try:

@@ -80,6 +80,7 @@ class Server:
             self._sweeper.cancel()
         if self._listener is not None:
             self._listener.close()
+        self.sessions.close_all()
         for connection in list(self._connections):
             connection.abort()
         for task in list(self._tasks):

@@ -30,6 +30,7 @@ from framegate_plugins.opcua.server.limits import (
     REGISTERED_URL_CHARACTERS_MAX,
     WRITE_REQUESTS_MAX,
     WRITES_MAX,
+    Budget,
     Peers,
 )
 from framegate_plugins.opcua.server.monitoring import MONITORING, Monitoring
@@ -43,6 +44,7 @@ from framegate_plugins.opcua.server.status import (
     BAD_INTERNAL_ERROR,
     BAD_NONCE_INVALID,
     BAD_NOTHING_TO_DO,
+    BAD_RESPONSE_TOO_LARGE,
     BAD_SECURITY_CHECKS_FAILED,
     BAD_SECURITY_POLICY_REJECTED,
     BAD_SERVICE_UNSUPPORTED,
@@ -216,6 +218,7 @@ class Services:
             session.detach()
         session.channel, session.user, session.seen = channel, user, now
         channel.activated()
+        self._parts.counts.admitted(user.name, channel.peer)
         return binary.octets(session.renew_nonce()) + binary.NO_ARRAY + binary.NO_ARRAY
 
     def close_session(self, call: Call, request: r.CloseSession) -> bytes:
@@ -247,8 +250,9 @@ class Services:
 
     def browse(self, call: Call, request: r.Browse) -> bytes:
         session = _of(call, len(request.nodes))
-        view, most = self._parts.view, request.references_max
-        return binary.many([view.browse(each, most, session.keep_place) for each in request.nodes]) + binary.NO_ARRAY
+        view, most, budget = self._parts.view, request.references_max, Budget()
+        results = [view.browse(each, most, session.keep_place, budget) for each in request.nodes]
+        return binary.many(results) + binary.NO_ARRAY
 
     def browse_next(self, call: Call, request: r.BrowseNext) -> bytes:
         session = _of(call, len(request.points))
@@ -256,12 +260,14 @@ class Services:
         if request.is_release:
             results = [binary.u32(GOOD) + binary.octets(None) + binary.NO_ARRAY for _ in places]
         else:
-            results = [self._parts.view.browse_next(place, session.keep_place) for place in places]
+            budget = Budget()
+            results = [self._parts.view.browse_next(place, session.keep_place, budget) for place in places]
         return binary.many(results) + binary.NO_ARRAY
 
     def translate(self, call: Call, request: r.Translate) -> bytes:
         _of(call, len(request.paths))
-        return binary.many([self._parts.view.translate(*path) for path in request.paths]) + binary.NO_ARRAY
+        budget = Budget()
+        return binary.many([self._parts.view.translate(*path, budget) for path in request.paths]) + binary.NO_ARRAY
 
     def register_nodes(self, call: Call, request: r.Nodes) -> bytes:
         _of(call, len(request.nodes))
@@ -276,7 +282,12 @@ class Services:
         if request.timestamps > NO_TIMES:
             raise ServiceFault(BAD_TIMESTAMPS_TO_RETURN_INVALID)
         read, user, now_ns = self._parts.attributes.read, cast(User, session.user), self._clock.now_ns()
-        values = [read(node, request.timestamps, user, now_ns) for node in request.nodes]
+        values, room = [], call.channel.answer_bytes_max
+        for node in request.nodes:
+            values.append(read(node, request.timestamps, user, now_ns))
+            room -= len(values[-1])
+            if room < 0:
+                raise ServiceFault(BAD_RESPONSE_TOO_LARGE)
         return binary.many(values) + binary.NO_ARRAY
 
     def write(self, call: Call, request: r.Write) -> None:

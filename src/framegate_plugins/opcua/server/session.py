@@ -227,11 +227,16 @@ class Sessions:
     def of(self, channel: Channel) -> list[Session]:
         return [session for session in self._by_token.values() if session.channel is channel]
 
-    def close(self, session: Session, *, keeps_subscriptions: bool = False) -> None:
+    def close(self, session: Session) -> None:
+        """End a session, and what belongs to it."""
         session.refuse_requests(BAD_SESSION_CLOSED)
-        for number in [] if keeps_subscriptions else list(session.subscriptions):
+        for number in list(session.subscriptions):
             session.drop(number)
         self._by_token.pop(session.token, None)
+
+    def close_all(self) -> None:
+        for session in list(self._by_token.values()):
+            self.close(session)
 
     def lost(self, channel: Channel) -> None:
         """A channel has ended: sessions that were activated wait for their client, the others go."""

@@ -74,7 +74,7 @@ class Node(Protocol):
 class Folder:
     """An object that organizes tags and other folders."""
 
-    __slots__ = ("_children", "_parent", "browse_name", "id")
+    __slots__ = ("_children", "_parent", "_references", "browse_name", "id")
     node_class: Final = OBJECT
     type_definition: Final = _FOLDER_TYPE
 
@@ -82,17 +82,24 @@ class Folder:
         self.id = NodeId(STRUCTURE, path)
         self.browse_name = (STRUCTURE, name)
         self._parent = parent
-        self._children: list[NodeId] = []
+        self._children: dict[tuple[int, str], NodeId] = {}
+        self._references: tuple[Reference, ...] | None = None
 
-    def add(self, child: NodeId) -> None:
-        self._children.append(child)
+    def add(self, child: Folder | TagNode) -> None:
+        self._children[child.browse_name] = child.id
+
+    def child(self, name: tuple[int, str]) -> NodeId | None:
+        return self._children.get(name)
 
     def references(self) -> Sequence[Reference]:
-        return [
-            Reference(HAS_TYPE_DEFINITION, True, _FOLDER_TYPE),
-            Reference(ORGANIZES, False, self._parent),
-            *(Reference(ORGANIZES, True, child) for child in self._children),
-        ]
+        """Kept once they were asked for: a client may page through a large folder."""
+        if self._references is None:
+            self._references = (
+                Reference(HAS_TYPE_DEFINITION, True, _FOLDER_TYPE),
+                Reference(ORGANIZES, False, self._parent),
+                *(Reference(ORGANIZES, True, child) for child in self._children.values()),
+            )
+        return self._references
 
     def attribute(self, number: int) -> bytes | None:
         if number == 5:  # Description
@@ -139,7 +146,7 @@ class Space:
             path = path_of(tag)
             folder = self._folder(path[:-1])
             node = TagNode(tag, path[-1], folder.id)
-            folder.add(node.id)
+            folder.add(node)
             self._tags[tag.name] = self._by_id[tag.id] = node
 
     def __len__(self) -> int:
@@ -191,7 +198,7 @@ class Space:
         if found is None:
             above = self._folder(path[:-1])
             found = self._folders[key] = Folder(key, path[-1], above.id)
-            above.add(found.id)
+            above.add(found)
         return found
 
     def _property(self, identifier: str) -> Property | None:

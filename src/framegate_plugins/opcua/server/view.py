@@ -7,16 +7,18 @@ from typing import Final
 
 from framegate_plugins.opcua.server import answers, binary
 from framegate_plugins.opcua.server.binary import NULL, NodeId
-from framegate_plugins.opcua.server.limits import PATHS_TARGETS_MAX, REFERENCES_MAX
+from framegate_plugins.opcua.server.limits import PATHS_TARGETS_MAX, REFERENCES_MAX, Budget
 from framegate_plugins.opcua.server.requests import BrowseDescription, PathElement
 from framegate_plugins.opcua.server.session import Browsing
-from framegate_plugins.opcua.server.space import HAS_SUBTYPE, REFERENCE_TYPE, Reference, Space
+from framegate_plugins.opcua.server.space import HAS_SUBTYPE, ORGANIZES, REFERENCE_TYPE, Folder, Reference, Space
 from framegate_plugins.opcua.server.status import (
     BAD_BROWSE_DIRECTION_INVALID,
     BAD_CONTINUATION_POINT_INVALID,
+    BAD_NO_CONTINUATION_POINTS,
     BAD_NO_MATCH,
     BAD_NODE_ID_UNKNOWN,
     BAD_REFERENCE_TYPE_ID_INVALID,
+    BAD_TOO_MANY_MATCHES,
     GOOD,
 )
 
@@ -31,41 +33,50 @@ class View:
         self._space = space
         self._subtypes: dict[int, frozenset[int]] = {}
 
-    def browse(self, wanted: BrowseDescription, references_max: int, keep: Callable[[Browsing], bytes]) -> bytes:
+    def browse(
+        self, wanted: BrowseDescription, references_max: int, keep: Callable[[Browsing], bytes], budget: Budget
+    ) -> bytes:
         """BrowseResult. keep: takes where to go on, and gives the continuation point."""
-        return self._result(Browsing(wanted, 0, min(references_max or REFERENCES_MAX, REFERENCES_MAX)), keep)
+        return self._result(Browsing(wanted, 0, min(references_max or REFERENCES_MAX, REFERENCES_MAX)), keep, budget)
 
-    def browse_next(self, place: Browsing | None, keep: Callable[[Browsing], bytes]) -> bytes:
-        return self._result(place, keep) if place is not None else _empty(BAD_CONTINUATION_POINT_INVALID)
+    def browse_next(self, place: Browsing | None, keep: Callable[[Browsing], bytes], budget: Budget) -> bytes:
+        return self._result(place, keep, budget) if place is not None else _empty(BAD_CONTINUATION_POINT_INVALID)
 
-    def translate(self, start: NodeId, path: tuple[PathElement, ...]) -> bytes:
+    def translate(self, start: NodeId, path: tuple[PathElement, ...], budget: Budget) -> bytes:
         """BrowsePathResult."""
         if self._space.find(start) is None:
             return _path_result(BAD_NODE_ID_UNKNOWN, ())
         places = [start]
         for element in path:
-            places = [target for place in places for target in self._step(place, element)][:PATHS_TARGETS_MAX]
+            places = [target for place in places for target in self._step(place, element, budget)][:PATHS_TARGETS_MAX]
+            if budget.is_spent:
+                return _path_result(BAD_TOO_MANY_MATCHES, ())
         return _path_result(GOOD if places and path else BAD_NO_MATCH, places if path else ())
 
-    def _result(self, place: Browsing, keep: Callable[[Browsing], bytes]) -> bytes:
+    def _result(self, place: Browsing, keep: Callable[[Browsing], bytes], budget: Budget) -> bytes:
         wanted, start, references_max = place
         node = self._space.find(wanted.node)
-        if node is None:
-            return _empty(BAD_NODE_ID_UNKNOWN)
-        if wanted.direction > _BOTH:
-            return _empty(BAD_BROWSE_DIRECTION_INVALID)
         kinds = self._kinds(wanted.reference_type, with_subtypes=wanted.with_subtypes)
-        if kinds is not None and not kinds:
-            return _empty(BAD_REFERENCE_TYPE_ID_INVALID)
+        checks = (
+            (node is None, BAD_NODE_ID_UNKNOWN),
+            (wanted.direction > _BOTH, BAD_BROWSE_DIRECTION_INVALID),
+            (kinds is not None and not kinds, BAD_REFERENCE_TYPE_ID_INVALID),
+            (budget.is_spent, BAD_NO_CONTINUATION_POINTS),
+        )
+        refusal = next((status for is_so, status in checks if is_so), 0)
+        if node is None or refusal:
+            return _empty(refusal)
         found: list[bytes] = []
         references = self._space.references(node)
         for number in range(start, len(references)):
             described = self._described(references[number], wanted, kinds)
-            if described and len(found) == references_max:
+            budget.scans -= 1
+            if (described and len(found) == references_max) or budget.is_spent:
                 point = keep(Browsing(wanted, number, references_max))
                 return binary.u32(GOOD) + binary.octets(point) + binary.many(found)
             if described:
                 found.append(described)
+                budget.bytes -= len(described)
         return binary.u32(GOOD) + binary.octets(None) + binary.many(found)
 
     def _described(self, each: Reference, wanted: BrowseDescription, kinds: frozenset[int] | None) -> bytes:
@@ -83,13 +94,18 @@ class View:
             is_forward=each.is_forward, mask=wanted.result_mask,
         )  # fmt: skip
 
-    def _step(self, place: NodeId, element: PathElement) -> list[NodeId]:
+    def _step(self, place: NodeId, element: PathElement, budget: Budget) -> list[NodeId]:
         node = self._space.find(place)
+        kinds = self._kinds(element.reference_type, with_subtypes=element.with_subtypes)
         if node is None:
             return []
-        kinds = self._kinds(element.reference_type, with_subtypes=element.with_subtypes)
+        if isinstance(node, Folder) and not element.is_inverse and (kinds is None or ORGANIZES in kinds):
+            budget.scans -= 1
+            child = node.child(element.target)
+            return [child] if child is not None else []
         found = []
         for each in self._space.references(node):
+            budget.scans -= 1
             if each.is_forward == element.is_inverse or (kinds is not None and each.type not in kinds):
                 continue
             target = self._space.find(each.target)

@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asyncua.ua.ua_binary import struct_from_binary
 
-from framegate.contract.bridge import BridgeContext
+from framegate.contract.bridge import BridgeContext, ServerTls
 from framegate.contract.command import Outcome
-from framegate.contract.errors import Misconfigured
+from framegate.contract.errors import Misconfigured, StoreFailed
 from framegate.contract.frame import ValueType
 from framegate.endpoint.clock import SystemClock
 from framegate.testing.fakes import CollectingLog
 from framegate_plugins.opcua.bridge import OpcUaBridge
+from framegate_plugins.opcua.server.limits import ANSWER_BYTES_MAX
 from framegate_plugins.opcua.tests.bridge_stage import NOW_NS, OPEN, batch, stage, tag, until
 from framegate_plugins.opcua.tests.bridge_trial import Client, batches_of, differences, make_wanted, ua
 
@@ -215,3 +217,134 @@ def _write(name: str, value: Any, attribute: int = ua.AttributeIds.Value, index_
     return ua.WriteParameters(
         NodesToWrite=[ua.WriteValue(ua.NodeId(name, 2), attribute, index_range, ua.DataValue(value))]
     )
+
+
+async def test_large_folder_comes_in_pages(tmp_path: Path) -> None:
+    tags = [tag(number, f"hall.t{number}") for number in range(2_500)]
+    async with stage(tmp_path, tags) as place, Client(place.url) as client:
+        wanted = ua.BrowseDescription(NodeId=ua.NodeId("/hall", 3), ReferenceTypeId=ua.NodeId(35), ResultMask=63)
+        params = ua.BrowseParameters(RequestedMaxReferencesPerNode=400, NodesToBrowse=[wanted])
+        [result] = await client.uaclient.browse(params)
+        sizes, names = [len(result.References)], [each.BrowseName.Name for each in result.References]
+        while result.ContinuationPoint:
+            following = ua.BrowseNextParameters(False, [result.ContinuationPoint])
+            [result] = await client.uaclient.browse_next(following)
+            sizes.append(len(result.References))
+            names += [each.BrowseName.Name for each in result.References]
+        again = await client.uaclient.browse_next(following)
+    assert sizes == [400] * 6 + [100]
+    assert names == [f"t{number}" for number in range(2_500)]
+    assert again[0].StatusCode.name == "BadContinuationPointInvalid"
+
+
+async def test_items_sample_no_faster_than_they_ask(tmp_path: Path) -> None:
+    got: list[float] = []
+
+    class Taker:
+        def datachange_notification(self, _node: Any, value: float, _data: Any) -> None:
+            got.append(value)
+
+    async with stage(tmp_path, [tag(1, "t.v")]) as place, Client(place.url) as client:
+        place.bridge.update([batch({1: 0.0})])
+        subscription = await client.create_subscription(50, Taker())
+        await subscription.subscribe_data_change(client.get_node("ns=2;s=t.v"), queuesize=100, sampling_interval=300)
+        for value in (1.0, 2.0, 3.0):
+            place.bridge.update([batch({1: value})])
+        await until(lambda: len(got) == 2)
+    assert got == [0.0, 3.0]
+
+
+async def test_queue_that_overflows_says_so(tmp_path: Path) -> None:
+    got: list[tuple[float, int]] = []
+
+    class Taker:
+        def datachange_notification(self, _node: Any, value: float, data: Any) -> None:
+            got.append((value, data.monitored_item.Value.StatusCode.value))
+
+    async with stage(tmp_path, [tag(1, "t.v")]) as place, Client(place.url) as client:
+        subscription = await client.create_subscription(50, Taker())
+        await subscription.subscribe_data_change(client.get_node("ns=2;s=t.v"), queuesize=2, sampling_interval=0)
+        await until(lambda: len(got) == 1)
+        for value in (1.0, 2.0, 3.0, 4.0):
+            place.bridge.update([batch({1: value})])
+        await until(lambda: len(got) == 3)
+    assert got[1:] == [(3.0, 0x480), (4.0, 0)]
+
+
+async def test_session_and_its_subscription_outlive_the_connection(tmp_path: Path) -> None:
+    async with stage(tmp_path, [tag(1, "t.v")]) as place:
+        place.bridge.update([batch({1: 1.0})])
+        client = await _connected(place.url)
+        await client.create_session()
+        await client.activate_session()
+        subscription = await client.uaclient.create_subscription(
+            ua.CreateSubscriptionParameters(50.0, 1_000, 10, 0, True, 0), print
+        )
+        item = ua.ReadValueId(NodeId=ua.NodeId("t.v", 2), AttributeId=ua.AttributeIds.Value)
+        parameters = ua.MonitoringParameters(7, 0.0, None, 10, True)
+        request = ua.MonitoredItemCreateRequest(item, ua.MonitoringMode.Reporting, parameters)
+        await client.uaclient.create_monitored_items(
+            ua.CreateMonitoredItemsParameters(subscription.SubscriptionId, ua.TimestampsToReturn.Both, [request])
+        )
+        token = client.uaclient.protocol.authentication_token
+        client.uaclient.protocol.transport.abort()
+        await until(lambda: place.bridge.health().clients == 0)
+        place.bridge.update([batch({1: 2.0})])
+        other = await _connected(place.url)
+        other.uaclient.protocol.authentication_token = token
+        await other.activate_session()
+        values: list[float] = []
+        while 2.0 not in values:
+            data = await other.uaclient.protocol.send_request(ua.PublishRequest(), timeout=3)
+            told = struct_from_binary(ua.PublishResponse, data).Parameters.NotificationMessage.NotificationData
+            values += [each.Value.Value.Value for change in told for each in change.MonitoredItems]
+        other.disconnect_socket()
+    assert values[-1] == 2.0
+
+
+async def _connected(url: str) -> Any:
+    """A client with a channel and no session."""
+    client = Client(url)
+    await client.connect_socket()
+    await client.send_hello()
+    await client.open_secure_channel()
+    return client
+
+
+async def test_answer_that_a_client_does_not_take_is_a_fault(tmp_path: Path) -> None:
+    got: list[str] = []
+
+    class Taker:
+        def datachange_notification(self, _node: Any, _value: Any, data: Any) -> None:
+            got.append(data.monitored_item.Value.StatusCode.name)
+
+    async with stage(tmp_path, [tag(1, "t.long", ValueType.STRING)]) as place, Client(place.url) as client:
+        place.bridge.update([batch({1: "x" * (ANSWER_BYTES_MAX + 1)}, object)])
+        with pytest.raises(ua.UaStatusCodeError) as caught:
+            await client.get_node("ns=2;s=t.long").read_value()
+        subscription = await client.create_subscription(50, Taker())
+        await subscription.subscribe_data_change(client.get_node("ns=2;s=t.long"))
+        await until(lambda: bool(got))
+        place.bridge.update([batch({1: "x" * (ANSWER_BYTES_MAX // 2)}, object)])
+        await until(lambda: len(got) == 2)
+        read = ua.ReadValueId(NodeId=ua.NodeId("t.long", 2), AttributeId=ua.AttributeIds.Value)
+        with pytest.raises(ua.UaStatusCodeError) as many:
+            await client.uaclient.read(ua.ReadParameters(NodesToRead=[read] * 10_000))
+    assert caught.value.code == many.value.code == ua.StatusCodes.BadResponseTooLarge
+    assert got == ["BadEncodingLimitsExceeded", "Good"]
+
+
+@pytest.mark.parametrize(
+    ("url", "tls"), [("tcp://:4840", None), ("tcp://h:port", None), ("tcp://h:1", ServerTls("", ""))]
+)
+async def test_address_that_cannot_be_is_named(tmp_path: Path, url: str, tls: ServerTls | None) -> None:
+    context = BridgeContext("two", "plant", url, tls, tmp_path, tmp_path, [], SystemClock(), CollectingLog())
+    with pytest.raises(Misconfigured, match="E2762"):
+        await OpcUaBridge(OPEN).open(context)
+
+
+async def test_log_full_is_told_to_who_writes(tmp_path: Path) -> None:
+    async with stage(tmp_path, [tag(1, "t.v")]) as place, Client(place.url) as client:
+        place.desk.failure = StoreFailed("the log is full", code="E3011")
+        results = await client.uaclient.write(_write("t.v", ua.Variant(1.0, ua.VariantType.Double)))
+    assert results[0].name == "BadResourceUnavailable"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from cryptography.x509 import GeneralName, UniformResourceIdentifier
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from framegate_plugins.opcua.pki import Pki
+from framegate_plugins.opcua.server import channel
 from framegate_plugins.opcua.server.identity import GUESS_S, GUESS_S_MAX, Guesses
-from framegate_plugins.opcua.tests.bridge_stage import OPEN, Place, batch, stage, tag
+from framegate_plugins.opcua.tests.bridge_stage import OPEN, Place, batch, stage, tag, until
 from framegate_plugins.opcua.tests.bridge_trial import Client, ua
 
 TAGS = [tag(1, "pump.speed"), tag(2, "valve.open")]
@@ -201,3 +203,30 @@ class Nobody:
 def _value(name: str) -> Any:
     value = ua.DataValue(ua.Variant(1.0, ua.VariantType.Double))
     return ua.WriteValue(ua.NodeId(name, 2), ua.AttributeIds.Value, None, value)
+
+
+async def test_token_is_renewed_while_notifications_flow(
+    home: Path, certificate: Certificate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(channel, "CHANNEL_S_MIN", 0.1)
+    got: list[float] = []
+
+    class Taker:
+        def datachange_notification(self, _node: Any, value: float, _data: Any) -> None:
+            got.append(value)
+
+    async with stage(home, TAGS, {"users": USERS, "trust": "any"}) as place:
+        client = await _client(place, certificate, "eye", "seen")
+        client.secure_channel_timeout = 400  # asyncua renews after three quarters of it
+        async with client:
+            first = client.uaclient.protocol._connection.security_token.TokenId
+            subscription = await client.create_subscription(50, Taker())
+            await subscription.subscribe_data_change(client.get_node("ns=2;s=pump.speed"), sampling_interval=0)
+            for number in range(100):
+                place.bridge.update([batch({1: float(number)})])
+                await asyncio.sleep(0.015)
+            await until(lambda: 99.0 in got)
+            last = client.uaclient.protocol._connection.security_token.TokenId
+    assert last >= first + 3
+    assert got[-1] == 99.0
+    assert place.refusals() == []
