@@ -76,7 +76,7 @@ class OpcUaBridge:
         )  # fmt: skip
         writer = Writer(space, context.commands, self._options.write_s)
         security = self._security(context, pki, identity)
-        server = Server(self._options, about, space, (writer, gatekeeper), security, counts, context.clock, context.log)
+        server = Server(self._options, about, space, writer, gatekeeper, security, counts, context.clock)
         try:
             self.port = await server.listen(host, port)
         except OSError as error:

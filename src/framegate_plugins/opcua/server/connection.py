@@ -95,9 +95,6 @@ class House(Protocol):
     ) -> None:
         """`channel.open(chunk)`; done is called on the loop with what it gave or raised."""
 
-    def unexpected(self, error: Exception) -> None:
-        """Bytes of a client led to an error that nothing foresaw."""
-
 
 class Connection(asyncio.Protocol):
     """A client. It is the channel that sessions speak through."""
@@ -258,7 +255,7 @@ class Connection(asyncio.Protocol):
         except FrameBroken as error:
             self._end(BAD_DECODING_ERROR, error.text)
         except Exception as error:  # noqa: BLE001 - asyncua and cryptography raise what they like over hostile bytes
-            self._house.unexpected(error)
+            self._house.counts.unforeseen(error)
             self._end(BAD_SECURITY_CHECKS_FAILED, f"bytes that are no message ({type(error).__name__})")
 
     def _take(self, chunk: bytes) -> None:

@@ -26,6 +26,10 @@ class Counts:
             self._log.info("opcua_client_logged_in", bridge=self._bridge, user=user, peer=peer, count=self._logins)
             self._quiet_until, self._logins = now + NOTICE_S, 0
 
+    def unforeseen(self, error: Exception) -> None:
+        """Bytes of a client led to an error that has no name here."""
+        self._log.debug("opcua_bytes_refused", bridge=self._bridge, error=type(error).__name__)
+
     def refused(self, why: str, peer: str) -> None:
         """A connection, a login or a request was turned away. why: for people, and without anything secret."""
         self.refused_total += 1

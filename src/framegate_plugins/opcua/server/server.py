@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final
 
-from framegate.contract.ports import Clock, Log
+from framegate.contract.ports import Clock
 from framegate_plugins.opcua.server.answers import Application
 from framegate_plugins.opcua.server.attributes import Attributes
 from framegate_plugins.opcua.server.channel import SecureChannelState, Security
@@ -39,14 +39,13 @@ class Server:
         options: Options,
         about: Application,
         space: Space,
-        people: tuple[Writer, Gatekeeper],
+        writer: Writer,
+        gatekeeper: Gatekeeper,
         security: Security,
         counts: Counts,
         clock: Clock,
-        log: Log,
     ) -> None:
-        writer, gatekeeper = people
-        self._options, self._clock, self._log = options, clock, log
+        self._options, self._clock = options, clock
         self.security, self.counts = security, counts
         self.requests_per_s = options.requests_per_s
         self.sessions = Sessions(options.sessions_max)
@@ -124,9 +123,6 @@ class Server:
                 loop.call_soon_threadsafe(done, answer, error)
 
         self._threads.submit(channel.open, chunk).add_done_callback(told)
-
-    def unexpected(self, error: Exception) -> None:
-        self._log.debug("opcua_bytes_refused", error=type(error).__name__)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
