@@ -81,7 +81,7 @@ def _subscribe(client: Any, tags: list[dict[str, Any]]) -> dict[str, Any]:
     end = time.monotonic() + NOTIFIED_S
     while len(got) < len(tags) and time.monotonic() < end:
         time.sleep(0.05)
-    return got
+    return dict(got)
 
 
 def _write(client: Any, tag: dict[str, Any]) -> str:

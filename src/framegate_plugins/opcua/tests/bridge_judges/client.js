@@ -99,6 +99,6 @@ let line = "";
 process.stdin.on("data", (data) => { line += data; });
 process.stdin.on("end", () => {
   main(JSON.parse(line)).then(
-    (found) => { console.log("FOUND " + JSON.stringify(found)); process.exit(0); },
+    (found) => process.stdout.write("FOUND " + JSON.stringify(found) + "\n", () => process.exit(0)),
     (error) => { console.log("FAILED " + error.message); process.exit(1); });
 });
