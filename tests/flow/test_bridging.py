@@ -119,7 +119,9 @@ class UaDevice:
         await self.server.start()
 
     async def held(self) -> dict[str, Value]:
-        return {name: await node.read_value() for name, node in self.nodes.items()}
+        """Values as they are now; none where the status still is another than Good."""
+        read = {name: await node.read_data_value(raise_on_bad_status=False) for name, node in self.nodes.items()}
+        return {name: found.Value.Value for name, found in read.items() if found.StatusCode.is_good()}
 
     def rows(self) -> list[str]:
         return [
