@@ -24,6 +24,7 @@ VERBS: Mapping[str, str] = {
     "cfg": "Change the configuration, see what that does, take it back.",
     "token": "Who may use the API.",
     "audit": "What was done, by whom, and whether that record holds.",
+    "browse": "Show what a device's own directory holds, and make tags of it.",
     "export": "Write a table as a spreadsheet, CSV or XLSX.",
     "import": "Bring tags of a spreadsheet into variables.yml.",
     "version": "Show the version.",

@@ -108,12 +108,14 @@ class Columns:
     def __init__(self, points: Sequence[Point], source_time: SourceTime) -> None:
         self.points = points
         self.structures: Mapping[str, Unpack] = {}
+        self.read_types = [point.read_type for point in points]
+        self.kinds = [point.type.kind for point in points]
         self.misfits: dict[str, str] = {}
         self.misfits_told: set[str] = set()
         self._source_time = source_time
         self._ids = np.array([point.id for point in points], np.int32)
-        self.kind = np.array([_KINDS.index(point.type.kind) for point in points], np.uint8)
-        self.type = np.array([_TYPES.index(point.read_type) for point in points], np.uint8)
+        self.kind = np.array([_KINDS.index(kind) for kind in self.kinds], np.uint8)
+        self.type = np.array([_TYPES.index(type_) for type_ in self.read_types], np.uint8)
         self._tags: OrderedDict[bytes, Int32Column] = OrderedDict()
 
     def changes(self, reader: Reader, now_ns: int) -> tuple[list[Batch], Indexes]:
@@ -170,13 +172,10 @@ class Columns:
             self._tags.move_to_end(key)
         return found
 
-    def type_of(self, place: int) -> ValueType:
-        return self.points[place].read_type
-
     def held(self, place: int, value: Value) -> Value:
         """The value that the tag is for: the member, where it names one. raises ValueError"""
         point = self.points[place]
-        if point.read_type is point.type:
+        if self.read_types[place] is point.type:
             return value
         if point.element is not None and isinstance(value, list) and value:
             # A server that does not know ranges of monitored items sends the whole array.
@@ -242,7 +241,8 @@ class _Rows:
             return 0
         form = _record(mask & 0x3F, kind, has_handle=places is None)
         count = min(left, (len(data) - at) // form.itemsize)
-        if count < RUN_MIN:
+        last = at + (RUN_MIN - 1) * form.itemsize + head
+        if count < RUN_MIN or data[last] != mask or data[last + 1] != kind:
             return 0
         records = np.frombuffer(data, form, count, at)
         same = (records["mask"] == mask) & (records["kind"] == kind)
@@ -291,15 +291,14 @@ class _Rows:
             reader.sample()
             return
         reader.structures = columns.structures
-        sample, error = reader.sample(columns.type_of(place))
-        point = columns.points[place]
+        sample, error = reader.sample(columns.read_types[place])
         if error is None and not is_bad(sample.status):
             try:
                 sample = sample._replace(value=columns.held(place, sample.value))
             except ValueError as wrong:
                 error = wrong
         if error is not None and not is_bad(sample.status):
-            columns.misfits[point.name] = str(error)
+            columns.misfits[columns.points[place].name] = str(error)
             sample = sample._replace(value=None, status=int(Quality.BAD_TYPE_MISMATCH))
         self._keep(place, sample)
 
@@ -308,7 +307,7 @@ class _Rows:
             self._keep(place, Sample(None, status, 0, 0))
 
     def _keep(self, place: int, sample: Sample) -> None:
-        kind = self._columns.points[place].type.kind
+        kind = self._columns.kinds[place]
         value, status = sample.value, sample.status
         if value is None or is_bad(status):
             if not is_bad(status) and kind is not Kind.OBJECT:

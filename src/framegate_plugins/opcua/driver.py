@@ -6,21 +6,23 @@ Nothing here reconnects: a channel that has failed raises its reason from the ne
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from framegate.contract.command import Outcome, Write, WriteResult
-from framegate.contract.driver import BoundTag, DriverContext, Plan
+from framegate.contract.driver import BoundTag, DriverContext, Found, Plan
 from framegate.contract.errors import GatewayError, NotConnected
 from framegate.contract.frame import Batch, Int32Column, TagId
+from framegate_plugins.opcua.browser import Browser
 from framegate_plugins.opcua.columns import Columns
 from framegate_plugins.opcua.options import parse_options
 from framegate_plugins.opcua.points import Point, points_from
 from framegate_plugins.opcua.publisher import Publisher
 from framegate_plugins.opcua.session import Session
+from framegate_plugins.opcua.types import Types
 from framegate_plugins.opcua.watch import Watch
 from framegate_plugins.opcua.writer import Writer
 
@@ -49,6 +51,7 @@ class OpcuaDriver:
         self._session: Session | None = None
         self._publisher: Publisher | None = None
         self._writer: Writer | None = None
+        self._types: Types | None = None
 
     def plan(self, tags: Sequence[BoundTag]) -> UaPlan:
         """Raises Misconfigured."""
@@ -76,7 +79,8 @@ class OpcuaDriver:
         session = self._session = Session(context, self._options)
         await session.open()
         publisher = self._publisher = Publisher(session, context.clock, context.ready)
-        self._writer = Writer(session, context.clock, write_timestamp=self._options.write_timestamp)
+        types = self._types = Types(session)
+        self._writer = Writer(session, types, context.clock, write_timestamp=self._options.write_timestamp)
         session.channel.when_lost(lambda _: publisher.lost())
 
     async def read(self, plan: Plan) -> Sequence[Batch]:
@@ -105,7 +109,10 @@ class OpcuaDriver:
     ) -> Sequence[Batch]:
         now_ns = context.clock.now_ns()
         period_s = self._periods.get(plan)
-        watch = self._watches.get(plan) or Watch(session, plan, plan.columns, period_s or 1.0)
+        watch = self._watches.get(plan)
+        if watch is None:
+            watch = Watch(session, plan, plan.columns, period_s or 1.0)
+            await self._learn(watch)
         if period_s is None or self._options.mode == "poll":
             batches = await watch.read(watch.all, now_ns)
         elif plan in self._watches:
@@ -120,12 +127,27 @@ class OpcuaDriver:
         self._tell_misfits(watch.columns, context)
         return batches
 
+    async def _learn(self, watch: Watch) -> None:
+        """The structures that its nodes may hold."""
+        assert self._types is not None
+        await self._types.learn_structures(watch.structured)
+        watch.columns.structures = self._types.structures.by_encoding
+
     async def write(self, commands: Sequence[Write]) -> Sequence[WriteResult]:
         """One result per command, in order."""
         writer = self._writer
         if writer is None:
             return [WriteResult(command.tag, Outcome.NOT_SENT, "the driver is not open") for command in commands]
         return await writer.write(commands, self._points)
+
+    async def browse(self, start: str, depth: int) -> AsyncIterator[Found]:
+        """What is below a node; "" begins at Objects.
+
+        raises NotConnected, NoReply, Misconfigured
+        """
+        _, session, _ = self._opened()
+        async for found in Browser(session).below(start, depth):
+            yield found
 
     async def close(self) -> None:
         """End the session."""

@@ -6,6 +6,7 @@ Learnt once per session and node, when it is first written. Source: OPC UA Part 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from asyncua import ua
@@ -15,6 +16,7 @@ from framegate.contract.errors import DeviceRefused
 from framegate_plugins.opcua.points import Point
 from framegate_plugins.opcua.session import Session, decoded
 from framegate_plugins.opcua.status import name_of
+from framegate_plugins.opcua.structures import Structures
 from framegate_plugins.opcua.values import Build
 from framegate_plugins.opcua.wire import FIXED, Reader
 
@@ -33,6 +35,7 @@ class Types:
         self._variables: dict[str, tuple[ua.VariantType | None, Build | None]] = {}
         self._methods: dict[str, list[ua.VariantType | None] | None] = {}
         self._base: dict[str, int] = {}
+        self.structures = Structures(session, self.base)
 
     async def learn(self, points: Sequence[Point]) -> None:
         """Make sure that `of` and `arguments` know these. raises NotConnected, NoReply, FrameBroken"""
@@ -42,10 +45,24 @@ class Types:
         if variables:
             found = await self._session.values(list(variables.values()), AttributeIds.DataType)
             for key, (data_type, _) in zip(variables, found, strict=True):
-                self._variables[key] = await self._type(data_type), None
+                self._variables[key] = await self._variable(data_type)
         for key, node in nodes.items():
             if key[0] == "m" and key not in self._methods:
                 self._methods[key] = await self._input_arguments(node)
+
+    async def learn_structures(self, nodes: Sequence[ua.NodeId]) -> None:
+        """Make sure that values of these variables can be read; what cannot be learnt is read as type and bytes."""
+        found = await self._session.values(nodes, AttributeIds.DataType)
+        for data_type in {each for each, _ in found if isinstance(each, str)}:
+            with suppress(DeviceRefused):
+                await self._variable(data_type)
+
+    async def _variable(self, data_type: object) -> tuple[ua.VariantType | None, Build | None]:
+        kind = await self.built_in(data_type)
+        if kind is not ua.VariantType.ExtensionObject:
+            return kind, None
+        definition = await self.structures.definition(str(data_type))
+        return kind, None if definition is None else definition.build
 
     def of(self, point: Point) -> tuple[ua.VariantType | None, Build | None]:
         """Built-in type that is written; None: the value tells its own. raises ValueError"""
@@ -55,7 +72,8 @@ class Types:
         """Types of a method's input arguments; None: the server does not say."""
         return self._methods[_key(point)]
 
-    async def _type(self, data_type: object) -> ua.VariantType | None:
+    async def built_in(self, data_type: object) -> ua.VariantType | None:
+        """Built-in type of a DataType given by its NodeId; None: abstract, or not known."""
         number = await self.base(str(data_type)) if isinstance(data_type, str) else 0
         if number == _ENUMERATION:
             return ua.VariantType.Int32
@@ -103,7 +121,7 @@ class Types:
         data_type = reader.node_id()
         rank = int(reader.number(FIXED[ua.VariantType.Int32.value]))
         number = await self.base(data_type)
-        kind = await self._type(f"i={number}") if number else None
+        kind = await self.built_in(f"i={number}") if number else None
         return kind if rank != 0 else None
 
     async def _references(self, node: ua.NodeId, kind: int, *, is_forward: bool) -> list[Any]:

@@ -19,7 +19,7 @@ from asyncua.ua.status_codes import StatusCodes
 
 from framegate.contract.driver import Plan
 from framegate.contract.errors import DeviceRefused, FrameBroken
-from framegate.contract.frame import Batch, rows_of
+from framegate.contract.frame import Batch, ValueType, rows_of
 from framegate.contract.quality import Quality, is_bad
 from framegate_plugins.opcua.columns import Columns, Indexes
 from framegate_plugins.opcua.points import QUEUE_MAX
@@ -67,6 +67,12 @@ class Watch:
         self._rows = 0
         self._retry_at = 0.0
         self._news = asyncio.Event()
+
+    @property
+    def structured(self) -> list[ua.NodeId]:
+        """Nodes that may hold structures."""
+        pairs = zip(self._nodes, self.columns.read_types, strict=True)
+        return [node for node, type_ in pairs if node is not None and type_ is ValueType.JSON]
 
     @property
     def is_full(self) -> bool:

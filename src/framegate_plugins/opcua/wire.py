@@ -170,7 +170,7 @@ class Reader:
         if not mask & ARRAY_BIT:
             return kind, False, None if kind == 0 else self.scalar(kind, depth)
         items = self.array(kind, depth)
-        return kind, True, _shaped(items, self.array(_V.Int32.value)) if mask & DIMENSIONS_BIT else items
+        return kind, True, shaped(items, self.array(_V.Int32.value)) if mask & DIMENSIONS_BIT else items
 
     def value(self, type_: ValueType) -> Value:
         """A Variant as a tag of that type holds it.
@@ -241,7 +241,7 @@ class Reader:
         return None
 
 
-def _shaped(items: list[Value], dimensions: Sequence[Value]) -> list[Value]:
+def shaped(items: list[Value], dimensions: Sequence[Value]) -> list[Value]:
     """A flat array as lists of lists; raises FrameBroken where the lengths do not multiply to it."""
     sizes = [int(size) for size in dimensions if isinstance(size, int)]
     total = 1

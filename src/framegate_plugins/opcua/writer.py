@@ -44,10 +44,10 @@ _REFUSED, _NO_ANSWER = "E2723", "E2722"
 class Writer:
     """Writes through one session."""
 
-    def __init__(self, session: Session, clock: Clock, *, write_timestamp: bool) -> None:
+    def __init__(self, session: Session, types: Types, clock: Clock, *, write_timestamp: bool) -> None:
         self._session, self._clock = session, clock
         self._write_timestamp = write_timestamp
-        self._types = Types(session)
+        self._types = types
 
     async def write(self, commands: Sequence[Write], points: Mapping[TagId, Point]) -> list[WriteResult]:
         """One result per command, in order."""

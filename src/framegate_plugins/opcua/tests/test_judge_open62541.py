@@ -175,3 +175,17 @@ def password(folder: Path, text: str) -> str:
 async def test_server_without_the_wanted_endpoint_is_told_with_its_offers(stage: Stage, peer: Peer) -> None:
     with pytest.raises(NotConnected, match="offers no endpoint with Basic256Sha256/SignAndEncrypt; it has None/None"):
         await stage.open(peer.url, SECURE)
+
+
+async def test_scan_classes_beyond_the_servers_subscriptions_are_read(stage: Stage, peer: Peer) -> None:
+    driver = await stage.open(peer.url)
+    plans = [driver.plan(tags(f"ns=1;s=t{number} float64", first=number)) for number in range(20, 30)]
+    driver.follow([(plan, 0.1) for plan in plans])
+    for plan in plans:
+        assert len(values_in(await driver.read(plan))) == 1
+    watched = [bool(driver._watches[plan].subscriptions) for plan in plans]
+    assert watched == [True] * 8 + [False] * 2
+    (before,) = values_in(await driver.read(plans[9])).values()
+    assert isinstance(before, float)
+    await driver.write([Write(TagId(29), before + 1)])
+    assert values_in(await driver.read(plans[9])) == {29: before + 1}

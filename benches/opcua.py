@@ -1,0 +1,154 @@
+"""What watching an OPC UA server costs: CPU of the driver and its slot per row, memory, latency of writes under load.
+
+    python -m benches.opcua --tags 10000 --scan 1.0
+
+The server (the plugin's simulator, made with asyncua) is a process of its own, outside of the figure, and steps every
+tag once per scan. CPU is user and system time of this process between two looks after a warm-up, divided by the rows
+that the slot published meanwhile; bus, log and connectors are not part of it (`benches.gateway` has those). The second
+figure takes notifications of so many floats, as bytes, through the decoder alone, beside asyncua's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import resource
+import statistics
+import struct
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from asyncua import ua
+from asyncua.common.utils import Buffer
+from asyncua.ua.ua_binary import from_binary
+
+from framegate.contract.command import Outcome, Write
+from framegate.contract.driver import BoundTag, DriverContext
+from framegate.contract.frame import Batch, TagId, ValueType
+from framegate.endpoint.clock import SystemClock
+from framegate.endpoint.endpoint import endpoint_from_row
+from framegate.endpoint.pool import EndpointPool
+from framegate.observe.metrics import Metrics
+from framegate.runtime.runtime import Runtime
+from framegate.runtime.slot import ScanPlan, Slot
+from framegate.testing.fakes import CollectingLog
+from framegate_plugins.opcua.columns import Columns
+from framegate_plugins.opcua.driver import OpcuaDriver
+from framegate_plugins.opcua.points import points_from
+from framegate_plugins.opcua.simulator import NAMESPACE, start
+from framegate_plugins.opcua.wire import Reader
+
+WRITES = 100
+ROUNDS = 20
+START_S = 600.0
+
+
+class CountingSink:
+    """Counts rows and forgets them."""
+
+    is_paused = False
+
+    def __init__(self) -> None:
+        self.rows = 0
+
+    def publish(self, batches: Sequence[Batch]) -> None:
+        self.rows += sum(batch.rows for batch in batches)
+
+
+def bound(count: int) -> list[BoundTag]:
+    return [
+        BoundTag(TagId(number), f"t{number}", f"nsu={NAMESPACE};s=t{number}", ValueType.FLOAT64, "RW", {})
+        for number in range(count)
+    ]
+
+
+async def serve(tags: int, period_s: float) -> None:
+    simulator = await start({"tags": tags, "period": period_s})
+    print(simulator.port, flush=True)
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
+    await simulator.close()
+
+
+async def measure(tags: int, scan_s: float, seconds: float) -> dict[str, float]:
+    command = (sys.executable, "-m", "benches.opcua", "--serve", "--tags", str(tags), "--scan", str(scan_s))
+    pipe = asyncio.subprocess.PIPE
+    server = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe)
+    try:
+        assert server.stdout is not None
+        port = int(await asyncio.wait_for(server.stdout.readline(), START_S))
+        return await watch(port, tags, scan_s, seconds)
+    finally:
+        server.kill()
+        await server.wait()
+
+
+async def watch(port: int, tags: int, scan_s: float, seconds: float) -> dict[str, float]:
+    log, clock, sink, metrics = CollectingLog(), SystemClock(), CountingSink(), Metrics()
+    row = {"url": f"tcp://127.0.0.1:{port}"}
+    pool = EndpointPool({"line": endpoint_from_row("line", row, Path())}, clock, log, metrics)
+    runtime = Runtime(pool, sink, clock, random.Random(1), log, metrics)
+    driver = OpcuaDriver({"security": "none", "timeout": "60s"})
+    rows = bound(tags)
+    plans = [ScanPlan("default", scan_s, driver.plan(rows), rows)]
+    context = DriverContext("plc", "line", pool, clock, log)
+    slot = Slot("plc", driver, plans, context, sink, clock, random.Random(1), log, metrics)
+    await runtime.start([slot])
+    while slot.health.scans_ok < 3:  # noqa: ASYNC110 - the first scan takes as long as the server needs
+        await asyncio.sleep(0.1)
+    await asyncio.sleep(3 * scan_s)
+    cpu, taken, began = time.process_time(), sink.rows, time.monotonic()
+    await asyncio.sleep(seconds)
+    cpu, taken, took_s = time.process_time() - cpu, sink.rows - taken, time.monotonic() - began
+    latencies = []
+    for number in range(WRITES):
+        asked = time.monotonic()
+        (result,) = await slot.write([Write(TagId(number), 1.0)], asked + 10.0)
+        assert result.outcome is Outcome.CONFIRMED, result.reason
+        latencies.append((time.monotonic() - asked) * 1000)
+    await runtime.stop()
+    await pool.close()
+    return {
+        "rows_per_s": round(taken / took_s),
+        "cpu_us_per_row": round(cpu / max(1, taken) * 1e6, 3),
+        "rss_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "write_ms_mean": round(statistics.mean(latencies), 2),
+        "write_ms_p99": round(sorted(latencies)[-2], 2),
+    }
+
+
+def decode(tags: int) -> dict[str, float]:
+    """CPU of decoding one notification of so many floats, ours and asyncua's."""
+    items = [struct.pack("<IBBfqq", number, 0x0D, 10, float(number), 10**17 + number, 10**17) for number in range(tags)]
+    body = struct.pack("<i", tags) + b"".join(items)
+    columns = Columns(points_from([tag._replace(type=ValueType.FLOAT32) for tag in bound(tags)]), "source")
+    columns.changes(Reader(body), 1)
+    began = time.process_time()
+    for _ in range(ROUNDS):
+        columns.changes(Reader(body), 1)
+    ours = (time.process_time() - began) / ROUNDS
+    began = time.process_time()
+    from_binary(ua.DataChangeNotification, Buffer(body + b"\xff\xff\xff\xff"))
+    theirs = time.process_time() - began
+    return {"decode_us_per_row": round(ours / tags * 1e6, 3), "asyncua_us_per_row": round(theirs / tags * 1e6, 2)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tags", type=int, default=10_000)
+    parser.add_argument("--scan", type=float, default=1.0, help="seconds")
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--serve", action="store_true", help="be the server")
+    options = parser.parse_args()
+    if options.serve:
+        asyncio.run(serve(options.tags, options.scan))
+        return
+    figures = asyncio.run(measure(options.tags, options.scan, options.seconds))
+    print(json.dumps({"tags": options.tags, "scan_s": options.scan, **figures, **decode(options.tags)}))
+
+
+if __name__ == "__main__":
+    main()
