@@ -144,6 +144,8 @@ class Subscription:
             else:
                 self.owner.publish(self, self._message(self._sequence, ()), has_more=False)
             self._is_first, self._silent_count, is_sent = False, 0, True
+        if self._has_news():
+            self.owner.is_late(self)
         return is_sent
 
     def _tick(self) -> None:
@@ -162,7 +164,7 @@ class Subscription:
             return
         if not self.send():
             self._silent_count += 1
-            if self._has_news() or self._is_keep_alive_due():
+            if self._is_keep_alive_due():
                 self.owner.is_late(self)
 
     def timeout(self) -> bytes:

@@ -1,4 +1,4 @@
-"""Browsing: types, access, units, depth, cycles; and `edge browse` with what it writes."""
+"""Browsing: types, access, units, depth, nodes that two ways lead to."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ import asyncio
 import socket
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from asyncua import ua
 from asyncua.server.server import Server
 
-from framegate.cli.main import main
 from framegate.contract.driver import Browses, Found
 from framegate.contract.errors import Misconfigured
 from framegate.contract.frame import ValueType
@@ -23,7 +21,7 @@ URI = "http://plant.example/"
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
-    """A server in a thread of its own, so that `edge browse` can have the loop."""
+    """A server for all tests here, in a thread with a loop of its own."""
     ready, stop, ports = threading.Event(), threading.Event(), list[int]()
 
     async def serve() -> None:
@@ -90,38 +88,3 @@ async def test_browse_keeps_start_and_depth(stage: Stage, port: int) -> None:
 async def test_browse_from_no_address_is_refused(stage: Stage, port: int, start: str) -> None:
     with pytest.raises(Misconfigured):
         await browsed(stage, port, start=start)
-
-
-@pytest.fixture
-def home(tmp_path: Path, port: int) -> Path:
-    config = tmp_path / "config"
-    config.mkdir()
-    (config / "endpoints.yml").write_text(f'endpoints:\n  e: {{url: "tcp://127.0.0.1:{port}"}}\n')
-    (config / "drivers.yml").write_text(
-        "drivers:\n  plc: {plugin: opcua, endpoint: e, options: {security: none}, scan: {default: 1s}}\n"
-    )
-    (config / "variables.yml").write_text(
-        'variables:\n  - {tag: plc.first, source: plc, address: "i=2258", type: int64}\n'
-    )
-    return tmp_path
-
-
-def test_browse_verb_shows_and_writes_tags(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["browse", "plc", "--filter", "*Speed", "-o", "csv", "--home", str(home)]) == 0
-    assert capsys.readouterr().out.splitlines() == [
-        "tag,address,type,access,unit,path",
-        f"plc.Pump_1.Speed,nsu={URI};s=speed,float64,RW,m/s,Pump 1/Speed",
-    ]
-    assert main(["browse", "plc", "--filter", "Pump*", "--to", "variables.yml", "--home", str(home)]) == 0
-    text = (home / "config" / "variables.yml").read_text()
-    assert "plc.first" in text
-    assert all(name in text for name in ("plc.Pump_1.Speed", "plc.Pump_1.Counts", "plc.Pump_1.Mode"))
-    assert main(["check", "--home", str(home)]) == 0
-    sheet = home / "tags.csv"
-    assert main(["browse", "plc", "--filter", "Pump*", "--to", str(sheet), "--home", str(home)]) == 0
-    assert sheet.read_text().startswith("tag,source,address,type,access,unit\n")
-
-
-def test_browse_verb_without_such_a_device_is_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["browse", "nobody", "--home", str(home)]) != 0
-    assert "E2755" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from framegate.contract.command import Outcome, Write
 from framegate.contract.errors import NotConnected
 from framegate.contract.frame import TagId, Value
 from framegate.contract.quality import Quality
+from framegate_plugins.opcua import channel
 from framegate_plugins.opcua.certificates import self_signed
 from framegate_plugins.opcua.command import run
 from framegate_plugins.opcua.tests.peers import Peer
@@ -175,3 +177,46 @@ def password(folder: Path, text: str) -> str:
 async def test_server_without_the_wanted_endpoint_is_told_with_its_offers(stage: Stage, peer: Peer) -> None:
     with pytest.raises(NotConnected, match="offers no endpoint with Basic256Sha256/SignAndEncrypt; it has None/None"):
         await stage.open(peer.url, SECURE)
+
+
+async def test_scan_classes_beyond_the_servers_subscriptions_are_read(stage: Stage, peer: Peer) -> None:
+    driver = await stage.open(peer.url)
+    plans = [driver.plan(tags(f"ns=1;s=t{number} float64", first=number)) for number in range(20, 30)]
+    driver.follow([(plan, 0.1) for plan in plans])
+    for plan in plans:
+        assert len(values_in(await driver.read(plan))) == 1
+    watched = [bool(driver._watches[plan].subscriptions) for plan in plans]
+    assert watched == [True] * 8 + [False] * 2
+    (before,) = values_in(await driver.read(plans[9])).values()
+    assert isinstance(before, float)
+    await driver.write([Write(TagId(29), before + 1)])
+    assert values_in(await driver.read(plans[9])) == {29: before + 1}
+
+
+@pytest.mark.parametrize("security", ["sign_and_encrypt", "none"])
+async def test_token_is_renewed_while_values_come(
+    stage: Stage, secure: Peer, peer: Peer, monkeypatch: pytest.MonkeyPatch, security: str
+) -> None:
+    monkeypatch.setattr(channel, "LIFETIME_MS", 3_000)
+    url = peer.url if security == "none" else secure.url
+    if security != "none":
+        with pytest.raises(NotConnected):
+            await stage.open(url, SECURE)
+        assert stage.home is not None
+        run(["trust", "add", str(run(["trust", "ls"], stage.home)[0]["thumbprint"])], stage.home)
+    driver = await stage.open(url, {**SECURE, "security": security})
+    plan = await stage.follow(driver, tags("ns=1;s=t2 float64"))
+    await driver.read(plan)
+    assert driver._session is not None
+    line = driver._session.channel
+    first = line._connection.security_token.TokenId
+    assert line.lifetime_s <= 10.0
+    until, number = time.monotonic() + 2.5 * line.lifetime_s, 0.0
+    while time.monotonic() < until:
+        number += 1.0
+        (result,) = await driver.write([Write(TagId(0), number)])
+        assert result.outcome is Outcome.CONFIRMED
+        wanted = {0: number}
+        assert await stage.until(driver, plan, wanted.__eq__) == wanted
+    assert line is driver._session.channel
+    assert line._connection.security_token.TokenId > first

@@ -131,6 +131,18 @@ async def test_more_values_than_a_notification_holds_go_on_in_the_next(rigs: lis
     assert len(rig.item) == 0
 
 
+async def test_what_is_left_for_want_of_requests_goes_with_the_next_ones(rigs: list[Rig]) -> None:
+    rigs.append(rig := Rig(asked(most=10)))
+    rig.rows(25)
+    rig.request(0)
+    rig.tick()
+    assert rig.line.sequences() == [1]
+    rig.request(1)
+    rig.request(2)
+    rig.request(3)
+    assert rig.line.sequences() == [1, 2, 3]  # the last one waits
+
+
 async def test_notifications_kept_for_republish_are_bounded(rigs: list[Rig]) -> None:
     rigs.append(rig := Rig(asked()))
     for number in range(UNACKNOWLEDGED_MAX + 5):

@@ -59,6 +59,8 @@ def serve(port: int, tags: int, *pair: str) -> None:
             "applicationUri": "urn:judge:open62541", "accessControl": Users(),
         }  # fmt: skip
     server = o6.Server(port=port, **options)
+    if not pair:  # with a certificate the configuration is closed by now
+        server.config.maxSubscriptionsPerSession = 8
     for number in range(tags):
         server.addVariable(f"t{number}", server.objectsNode, o6.Double(number), nodeId=f"ns=1;s=t{number}")
     for name, value in VALUES.items():
