@@ -52,6 +52,8 @@ COPIES_MAX = 5
 CONNECTIONS = 32
 DELAY_S_MAX = 2.0
 ANSWER_S_MAX = 240.0
+QUEUED_S_MAX = 60.0
+"""The broker may hold commands that the gateway has not taken yet when it is asked for them."""
 Kind = Literal["plain", "expired", "retained", "too large"]
 
 
@@ -173,10 +175,11 @@ class Asker:
     async def settle(self, wish: Wish) -> None:
         """Ask what became of it until it has an outcome; `final` stays empty where it is not known."""
         deadline = time.monotonic() + ANSWER_S_MAX
+        known_by = time.monotonic() + (0.0 if wish.kind == "retained" else QUEUED_S_MAX)
         while time.monotonic() < deadline:
             with contextlib.suppress(httpx2.HTTPError):
                 answer = await self._http.get(f"{self._url}/commands/{wish.id}")
-                if answer.status_code == 404:
+                if answer.status_code == 404 and time.monotonic() >= known_by:
                     return
                 if answer.status_code == 200 and answer.json()["outcome"] is not None:
                     wish.final = answer.json()
