@@ -34,6 +34,7 @@ from framegate.command.desk import CommandDesk
 from framegate.command.route import Route, Routes
 from framegate.contract.command import ACK_TAG, Outcome, Write, WriteResult
 from framegate.contract.driver import BoundTag
+from framegate.contract.errors import NotConnected
 from framegate.contract.frame import Batch, TagId, ValueType
 from framegate.endpoint.clock import SystemClock
 from framegate.mapper.inverse import Inverse
@@ -57,7 +58,7 @@ class Devices:
         return [WriteResult(write.tag, Outcome.CONFIRMED) for write in writes]
 
     async def read_back(self, device: str, tags: Sequence[BoundTag], deadline: float) -> Sequence[Batch]:
-        raise NotImplementedError
+        raise NotConnected("nothing is read back here", code="E4105")
 
     async def settled(self, device: str, deadline: float) -> None:
         await asyncio.sleep(0)
