@@ -2,8 +2,8 @@
 
     python -m benches.opcua --tags 10000 --scan 1.0
 
-The server (the plugin's simulator, made with asyncua) is a process of its own, outside of the figure, and steps every
-tag once per scan. CPU is user and system time of this process between two looks after a warm-up, divided by the rows
+The server is a process of its own, outside of the figure, and steps every tag once per scan. It is the plugin's bridge,
+because no other server at hand changes so many values a second; with --server asyncua it is the plugin's simulator. CPU is user and system time of this process between two looks after a warm-up, divided by the rows
 that the slot published meanwhile; bus, log and connectors are not part of it (`benches.gateway` has those). The second
 figure takes notifications of so many floats, as bytes, through the decoder alone, beside asyncua's.
 """
@@ -18,17 +18,20 @@ import resource
 import statistics
 import struct
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from asyncua import ua
 from asyncua.common.utils import Buffer
 from asyncua.ua.ua_binary import from_binary
 
-from framegate.contract.command import Outcome, Write
+from framegate.contract.bridge import BridgeContext, BridgeTag
+from framegate.contract.command import Command, CommandRecord, Outcome, Stage, Write
 from framegate.contract.driver import BoundTag, DriverContext
-from framegate.contract.frame import Batch, TagId, ValueType
+from framegate.contract.frame import Batch, TagId, ValueType, uniform_quality, uniform_time
 from framegate.endpoint.clock import SystemClock
 from framegate.endpoint.endpoint import endpoint_from_row
 from framegate.endpoint.pool import EndpointPool
@@ -36,6 +39,7 @@ from framegate.observe.metrics import Metrics
 from framegate.runtime.runtime import Runtime
 from framegate.runtime.slot import ScanPlan, Slot
 from framegate.testing.fakes import CollectingLog
+from framegate_plugins.opcua.bridge import OpcUaBridge
 from framegate_plugins.opcua.columns import Columns
 from framegate_plugins.opcua.driver import OpcuaDriver
 from framegate_plugins.opcua.points import points_from
@@ -59,11 +63,47 @@ class CountingSink:
         self.rows += sum(batch.rows for batch in batches)
 
 
-def bound(count: int) -> list[BoundTag]:
+def bound(count: int, server: str) -> list[BoundTag]:
+    space, type_ = (NAMESPACE, ValueType.FLOAT64) if server == "asyncua" else ("urn:framegate:bench", ValueType.FLOAT32)
     return [
-        BoundTag(TagId(number), f"t{number}", f"nsu={NAMESPACE};s=t{number}", ValueType.FLOAT64, "RW", {})
-        for number in range(count)
+        BoundTag(TagId(number), f"t{number}", f"nsu={space};s=t{number}", type_, "RW", {}) for number in range(count)
     ]
+
+
+class Confirming:
+    """A desk that carries everything out at once."""
+
+    async def submit(self, commands: Sequence[Command], by: str = "") -> Sequence[CommandRecord]:
+        now = time.time_ns()
+        return [CommandRecord(each, by, Stage.DISPATCHED, Outcome.CONFIRMED, "", "", now, now) for each in commands]
+
+    async def wait(self, id: str, seconds: float) -> CommandRecord | None:  # noqa: A002 - the contract's word
+        return None
+
+
+async def serve_bridge(tags: int, period_s: float) -> None:
+    """Be a bridge whose tags all change once per period, until a line on stdin."""
+    shown = [BridgeTag(TagId(n), f"t{n}", ValueType.FLOAT32, "RW") for n in range(tags)]
+    bridge = OpcUaBridge({"security": ["none"], "anonymous": "operator", "items_max": max(tags, 1_000)})
+    ended = asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        log = CollectingLog()
+        await bridge.open(
+            BridgeContext(
+                "bench", "bench", "tcp://127.0.0.1:0", None, home, home, shown, SystemClock(), log, Confirming()
+            )
+        )
+        print(bridge.port, flush=True)
+        ids, turn = np.arange(tags, dtype=np.int32), 0.0
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        while not ended.done():
+            turn, due, now = turn + 1.0, due + period_s, time.time_ns()
+            values = np.float64(np.float32(np.arange(tags) % 1_000 + turn))
+            bridge.update([Batch(ids, values, uniform_quality(0), uniform_time(now), now)])
+            await asyncio.sleep(max(0.0, due - loop.time()))
+        await bridge.close()
 
 
 async def serve(tags: int, period_s: float) -> None:
@@ -73,26 +113,26 @@ async def serve(tags: int, period_s: float) -> None:
     await simulator.close()
 
 
-async def measure(tags: int, scan_s: float, seconds: float) -> dict[str, float]:
-    command = (sys.executable, "-m", "benches.opcua", "--serve", "--tags", str(tags), "--scan", str(scan_s))
+async def measure(tags: int, scan_s: float, seconds: float, kind: str) -> dict[str, float]:
+    words = ("--serve", "--server", kind, "--tags", str(tags), "--scan", str(scan_s))
+    command = (sys.executable, "-m", "benches.opcua", *words)
     pipe = asyncio.subprocess.PIPE
     server = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe)
     try:
         assert server.stdout is not None
         port = int(await asyncio.wait_for(server.stdout.readline(), START_S))
-        return await watch(port, tags, scan_s, seconds)
+        return await watch(port, bound(tags, kind), scan_s, seconds)
     finally:
         server.kill()
         await server.wait()
 
 
-async def watch(port: int, tags: int, scan_s: float, seconds: float) -> dict[str, float]:
+async def watch(port: int, rows: list[BoundTag], scan_s: float, seconds: float) -> dict[str, float]:
     log, clock, sink, metrics = CollectingLog(), SystemClock(), CountingSink(), Metrics()
     row = {"url": f"tcp://127.0.0.1:{port}"}
     pool = EndpointPool({"line": endpoint_from_row("line", row, Path())}, clock, log, metrics)
     runtime = Runtime(pool, sink, clock, random.Random(1), log, metrics)
     driver = OpcuaDriver({"security": "none", "timeout": "60s"})
-    rows = bound(tags)
     plans = [ScanPlan("default", scan_s, driver.plan(rows), rows)]
     context = DriverContext("plc", "line", pool, clock, log)
     slot = Slot("plc", driver, plans, context, sink, clock, random.Random(1), log, metrics)
@@ -124,7 +164,7 @@ def decode(tags: int) -> dict[str, float]:
     """CPU of decoding one notification of so many floats, ours and asyncua's."""
     items = [struct.pack("<IBBfqq", number, 0x0D, 10, float(number), 10**17 + number, 10**17) for number in range(tags)]
     body = struct.pack("<i", tags) + b"".join(items)
-    columns = Columns(points_from([tag._replace(type=ValueType.FLOAT32) for tag in bound(tags)]), "source")
+    columns = Columns(points_from(bound(tags, "bridge")), "source")
     columns.changes(Reader(body), 1)
     began = time.process_time()
     for _ in range(ROUNDS):
@@ -141,12 +181,13 @@ def main() -> None:
     parser.add_argument("--tags", type=int, default=10_000)
     parser.add_argument("--scan", type=float, default=1.0, help="seconds")
     parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--server", choices=("bridge", "asyncua"), default="bridge")
     parser.add_argument("--serve", action="store_true", help="be the server")
     options = parser.parse_args()
     if options.serve:
-        asyncio.run(serve(options.tags, options.scan))
+        asyncio.run((serve if options.server == "asyncua" else serve_bridge)(options.tags, options.scan))
         return
-    figures = asyncio.run(measure(options.tags, options.scan, options.seconds))
+    figures = asyncio.run(measure(options.tags, options.scan, options.seconds, options.server))
     print(json.dumps({"tags": options.tags, "scan_s": options.scan, **figures, **decode(options.tags)}))
 
 
