@@ -255,7 +255,7 @@ async def test_rewind_is_asked_of_the_gateway(asking: Ask) -> None:
 
 
 async def test_config_is_shown_without_secrets_and_put_back_by_etag(stage: Any, asking: Ask) -> None:
-    shown = await asking("GET", f"{API}/config", "viewer")
+    shown = await asking("GET", f"{API}/config", "engineer")
     assert "hunter2" not in shown.text
     assert shown.headers["etag"] == shown.json()["etag"] == '"g12"'
     body = {"tables": {"drivers": "drivers: {a: {}}\n"}, "reason": "pump 7"}
@@ -272,7 +272,7 @@ async def test_config_is_shown_without_secrets_and_put_back_by_etag(stage: Any, 
 async def test_config_with_mistakes_names_each_place(stage: Any, asking: Ask) -> None:
     stage.tables.mistakes = [PlacedProblem("drivers", ("drivers", "a"), "E1107", "the key plugin is missing", 3, 5)]
     body = {"tables": {"drivers": "x"}}
-    verdict = (await asking("POST", f"{API}/config/validate", "viewer", json=body)).json()
+    verdict = (await asking("POST", f"{API}/config/validate", "engineer", json=body)).json()
     assert (verdict["is_valid"], verdict["problems"][0]["line"]) == (False, 3)
     refused = await asking("PUT", f"{API}/config", json=body, headers={"If-Match": "*"})
     assert told(refused) == (422, "E1000")
@@ -281,7 +281,7 @@ async def test_config_with_mistakes_names_each_place(stage: Any, asking: Ask) ->
 
 
 async def test_config_diff_rollback_and_history(asking: Ask) -> None:
-    steps = (await asking("POST", f"{API}/config/diff", "viewer", json={"tables": {}})).json()["steps"]
+    steps = (await asking("POST", f"{API}/config/diff", "engineer", json={"tables": {}})).json()["steps"]
     assert steps == ["device pump restarts"]
     assert (await asking("POST", f"{API}/config/rollback", json={"generation": 3})).json()["generation"] == 13
     assert told(await asking("POST", f"{API}/config/rollback", json={"generation": 99})) == (404, "E4032")
