@@ -2,10 +2,11 @@
 
     python -m benches.opcua --tags 10000 --scan 1.0
 
-The server is a process of its own, outside of the figure, and steps every tag once per scan. It is the plugin's bridge,
-because no other server at hand changes so many values a second; with --server asyncua it is the plugin's simulator. CPU is user and system time of this process between two looks after a warm-up, divided by the rows
-that the slot published meanwhile; bus, log and connectors are not part of it (`benches.gateway` has those). The second
-figure takes notifications of so many floats, as bytes, through the decoder alone, beside asyncua's.
+The server is a process of its own, outside of the figure, and steps every tag once per scan. It is the plugin's
+bridge, because no other server at hand changes so many values a second; with --server asyncua it is the plugin's
+simulator. CPU is user and system time of this process between two looks after a warm-up, divided by the rows that the
+slot published meanwhile; bus, log and connectors are not part of it (`benches.gateway` has those). The second figure
+takes notifications of so many floats, as bytes, through the decoder alone, beside asyncua's.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ async def serve_bridge(tags: int, period_s: float) -> None:
         due = loop.time()
         while not ended.done():
             turn, due, now = turn + 1.0, due + period_s, time.time_ns()
-            values = np.float64(np.float32(np.arange(tags) % 1_000 + turn))
+            values = (np.arange(tags) % 1_000 + turn).astype(np.float64)
             bridge.update([Batch(ids, values, uniform_quality(0), uniform_time(now), now)])
             await asyncio.sleep(max(0.0, due - loop.time()))
         await bridge.close()

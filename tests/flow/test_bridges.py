@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from framegate.gateway.home import Home
 from framegate.observe.face import BridgeRecord, GatewayHealth
 from framegate.testing import plant
 from framegate_plugins.modbus.simulator import Simulator as Plc
@@ -130,4 +129,3 @@ async def test_a_gateway_with_a_bridge_stops_in_time_and_takes_it_along(
     assert code == 0
     assert seconds < 2.5
     assert await hmi.ask("get speed") is None
-    assert Home(tmp_path).bridge("panel").parent.parent == tmp_path

@@ -35,7 +35,7 @@ def start_of(
         url=str(endpoint.url) if endpoint else "",
         tls=None if endpoint is None else _tls(endpoint),
         base=str(home.config),
-        home=str(home.bridge(row.name)),
+        home=str(home.bridge(row.plugin, row.name)),
         tags=bridge_tags(row, tables.variables, id_of),
         may_write=bool(row.commands),
         memory_max=row.memory_max,

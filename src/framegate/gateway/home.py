@@ -4,8 +4,8 @@ HOME/config/    endpoints.yml drivers.yml variables.yml
 HOME/plugins/   packaged plugins
 HOME/rules/     rule sets
 HOME/access/    tokens.json, audit.jsonl and its elder files; for the gateway's user only
-HOME/bridges/   a folder per bridge: its certificates, trust lists, exported maps
-HOME/private/   a folder per plugin: what it keeps for its devices, such as certificates and trust lists
+HOME/private/   a folder per plugin: what it keeps for its devices, and one in it for each of its bridges: certificates,
+                trust lists, exported maps
 HOME/data/      the durable log, and models that came from a registry
 HOME/run/       edge.sock, edge.pid
 """
@@ -67,9 +67,9 @@ class Home:
         """Tokens and the audit log."""
         return self.root / "access"
 
-    def bridge(self, name: str) -> Path:
-        """What one bridge keeps: certificates, trust lists, maps."""
-        return self.root / "bridges" / name
+    def bridge(self, plugin: str, name: str) -> Path:
+        """What one bridge keeps: certificates, trust lists, maps; in the folder of its plugin, where its verbs look."""
+        return self.private(plugin) / name
 
     @property
     def run(self) -> Path:

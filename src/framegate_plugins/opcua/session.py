@@ -41,7 +41,7 @@ _LIMIT_NODES: Final = {  # ServerCapabilities.OperationLimits, Part 5, 6.3.11, a
     "call": 11709,
     "browse": 11710,
     "monitor": 11714,
-    "items": 24098,
+    "items": 24104,
 }
 _NAMESPACE_ARRAY = 2255
 logging.getLogger("asyncua").setLevel(logging.CRITICAL)  # what it would say is in our errors, once
