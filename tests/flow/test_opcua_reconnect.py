@@ -44,8 +44,6 @@ pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="the pack
 ROUNDS = int(os.environ.get("EDGE_TEST_OPCUA_ROUNDS", "20"))
 BACK_S = 10.0
 """From the end of a fault to Good."""
-RESTART_S = 40.0
-"""The same where the outage lasts: the back-off between two tries has grown to as long as the outage, and beyond."""
 TIMEOUT_S = 1.0
 TOLD_S = TIMEOUT_S + 2.0 + 3.0  # the driver's heartbeat, and a machine with much to do
 TAGS = 50
@@ -165,7 +163,7 @@ async def test_server_that_is_killed_comes_back(peer: Peer, tmp_path: Path) -> N
             peer.kill()
             await stage.until(stage.is_bad, TOLD_S, "Bad")
             await asyncio.to_thread(peer.start)
-            await stage.check_back(number, RESTART_S)
+            await stage.check_back(number)
 
 
 @pytest.mark.timeout(180)
@@ -180,7 +178,7 @@ async def test_server_with_a_new_certificate_comes_back_once_that_is_trusted(tmp
                 await stage.until(lambda: rejected(home) != [], 30.0, "rejected")
                 await stage.until(lambda: stage.slot.health.error_code == "E2702", 30.0, "told that it is not trusted")
                 run(["trust", "add", str(rejected(home)[0]["thumbprint"])], home)
-                await stage.until(stage.is_good, 30.0, "Good")  # the back-off between two tries is up to some seconds
+                await stage.until(stage.is_good, BACK_S, "Good")
                 await stage.check_back(number)
                 if number == 0:
                     make_certificate(*pair)

@@ -25,9 +25,9 @@ class Backoff:
         self._max_s = max_s
         self.tries = 0
 
-    def next_wait_s(self) -> float:
-        """Draw the wait before the next try."""
-        bound_s = min(self._max_s, self._first_s * 2.0 ** min(self.tries, _DOUBLINGS_MAX))
+    def next_wait_s(self, max_s: float = BACKOFF_MAX_S) -> float:
+        """Draw the wait before the next try, at most max_s."""
+        bound_s = min(self._max_s, max_s, self._first_s * 2.0 ** min(self.tries, _DOUBLINGS_MAX))
         self.tries += 1
         return max(BACKOFF_MIN_S, bound_s * self._dice.random())
 

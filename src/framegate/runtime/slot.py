@@ -37,7 +37,7 @@ STUCK_GRACE_S = 1.0  # how long a cancelled call may take to end before its task
 CLOSE_DEADLINE_S = 1.0  # contract of Driver.close
 STOP_GRACE_S = 0.2  # the same two while the gateway stops: together under 1 s
 STOP_CLOSE_S = 0.6
-RECONNECT_MAX_S = 8.0  # a device that is back is read again within 10 s, however long it was away
+RECONNECT_MAX_S = 6.0  # a device that is back is read again within 10 s, however long it was away
 LEFT_BEHIND_MAX = 4  # hanging tasks of one slot; with more it waits for one to end
 
 
@@ -255,7 +255,7 @@ class Slot:
         wait_s = None
         if event is not Event.REFUSED:
             bound_s = RECONNECT_MAX_S if event is Event.LOST else BACKOFF_MAX_S
-            wait_s = min(BACKOFF_MAX_S, max(failure.wait_s, min(bound_s, self._backoff.next_wait_s())))
+            wait_s = min(BACKOFF_MAX_S, max(failure.wait_s, self._backoff.next_wait_s(bound_s)))
         self._needs_fresh |= event is Event.BROKEN
         self._move(event)
         self._account.went_down(failure, event, wait_s or 0.0, error)
