@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import json
 import shutil
 import struct
 import subprocess
@@ -234,6 +235,12 @@ async def test_a_hundred_modbus_tags_are_mapped_by_themselves_and_a_hundred_writ
     assert judging.differences(found, wanted, held) == []
     commands = plant.edge("commands", "ls", "-n", "200", "--home", str(tmp_path), "-o", "json").stdout
     assert commands.count('"confirmed"') == MODBUS_TAGS
+
+
+async def test_the_demo_of_bridging_finds_no_difference() -> None:
+    played = await asyncio.to_thread(plant.edge, "demo", "--bridging", "--record", "3s", timeout=150)
+    assert played.returncode == 0, played.stderr
+    assert json.loads(played.stdout)["verdict"] == "ok"
 
 
 def words(value: Value) -> list[int]:
