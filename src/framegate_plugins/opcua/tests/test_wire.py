@@ -38,11 +38,11 @@ scalars: dict[ua.VariantType, st.SearchStrategy[Any]] = {
     V.XmlElement: st.builds(ua.XmlElement, texts),
     V.NodeId: st.one_of(
         st.builds(lambda number: ua.NodeId(number, ua.Int16(7)), st.integers(0, 2**32 - 1)),
-        st.builds(ua.NodeId, texts, st.integers(0, 2**15)),
+        st.builds(ua.NodeId, texts, st.integers(0, 2**15 - 1)),
         st.builds(lambda guid: ua.NodeId(guid, ua.Int16(3)), st.uuids()),
     ),
     V.StatusCode: st.builds(ua.StatusCode, st.integers(0, 2**32 - 1)),
-    V.QualifiedName: st.builds(ua.QualifiedName, texts, st.integers(0, 2**15)),
+    V.QualifiedName: st.builds(ua.QualifiedName, texts, st.integers(0, 2**15 - 1)),
     V.LocalizedText: st.builds(ua.LocalizedText, texts | st.none(), texts | st.none()),
     V.ExtensionObject: st.just(ua.ExtensionObject(ua.NodeId.from_string("ns=2;i=5"), ua.ByteString(b"ab"))),
 }
