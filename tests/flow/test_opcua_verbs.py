@@ -74,7 +74,7 @@ def test_browse_of_no_such_device_is_refused(home: Path, capsys: pytest.CaptureF
 
 def test_trust_is_listed_given_and_taken(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     own = Pki(home / "other").own("urn:other", "other")
-    folder = home / "data" / "private" / "opcua"
+    folder = home / "private" / "opcua"
     Pki(folder / "pki").reject(own.certificate)
 
     def listed() -> list[dict[str, object]]:
