@@ -17,7 +17,7 @@ entry = "framegate_plugins.modbus.simulator:start"
 entry = "framegate_plugins.mqtt.subscription:subscribe"
 
 [command]                               verbs of its own: `edge modbus WORDS...`
-entry = "framegate_plugins.modbus.command:run"     run(words, home) -> rows to show; home: HOME/data/private/modbus
+entry = "framegate_plugins.modbus.command:run"     run(words, home) -> rows to show; home: HOME/private/modbus
 
 [[protocol]]                        one line of README's table each
 name = "Modbus TCP"
