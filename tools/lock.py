@@ -24,7 +24,7 @@ DEVELOPMENT = ROOT / "requirements-dev.lock"
 EDITABLE_REQUIRES = ("editables>=0.5",)
 """hatchling asks for it while installing a folder in place (its get_requires_for_build_editable)."""
 HEADER = "# Written by tools/lock.py. `./edge` installs from it.\n"
-CLONE_EXTRAS = ("opcua",)
+CLONE_EXTRAS = ("opcua", "wasm")
 """Extras that `./edge` installs as well: every protocol works from a clone. A wheel's user asks for them by name."""
 _OPTIONS = (
     "--universal",

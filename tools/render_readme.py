@@ -23,7 +23,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from framegate.runtime.manifest import MANIFEST_NAME, read_manifest
+from framegate.package.manifest import MANIFEST_NAME, read_manifest
 
 ROOT = Path(__file__).resolve().parents[1]
 PLUGINS = ROOT / "src" / "framegate_plugins"

@@ -60,7 +60,7 @@ def say(text: str) -> None:
 def _prepare(purpose: str, stamp: str) -> None:
     environment = _environment()
     if UNFINISHED.exists() or not _works(environment):
-        say(f"making .venv with Python {sys.version.split()[0]}; this happens once and takes up to a minute")
+        say(f"making .venv with Python {sys.version.split()[0]}; this happens once and takes a minute or two")
         if VENV.is_symlink() or VENV.is_file():
             VENV.unlink()
         shutil.rmtree(VENV, ignore_errors=True)

@@ -12,7 +12,7 @@ from framegate.config import check_plugins, load_tables, problems_as_json, rende
 from framegate.config.yaml import load_yaml
 from framegate.contract.errors import Misconfigured
 from framegate.gateway.binding import Factories
-from framegate.runtime.discover import Plugins, discover
+from framegate.package.discover import Plugins, discover
 from tools.fuzz.target import Target
 
 SEPARATOR = b"\n%%\n"

@@ -25,8 +25,8 @@ from framegate.access.chain import (
     read_line,
     reads_as,
 )
-from framegate.access.durable import locked, why
 from framegate.contract.errors import Misconfigured
+from framegate.endpoint.durable import locked, why
 
 RECORDS_MAX = 1_000
 """Records that one look at the newest gives."""

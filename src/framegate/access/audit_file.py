@@ -35,18 +35,11 @@ from framegate.access.chain import (
     read_line,
     reads_as,
 )
-from framegate.access.durable import (
-    MODE,
-    give_to_owner,
-    locked,
-    make_private_folder,
-    replace_private,
-    why,
-)
+from framegate.access.durable import MODE, make_private_folder, replace_private
 from framegate.contract.access import AuditEntry
 from framegate.contract.errors import StoreFailed
 from framegate.contract.ports import Clock, Log
-from framegate.endpoint.durable import sync_folder
+from framegate.endpoint.durable import give_to_owner, locked, sync_folder, why
 
 ACTIVE, LOCK = "audit.jsonl", ".audit.lock"
 FILE_BYTES_MAX = 8 << 20

@@ -1,4 +1,4 @@
-"""Small files for the gateway's user only: replaced whole, locked between processes, known by their signature.
+"""Small files for the gateway's user only: replaced whole, known by their signature. Locks are in endpoint/durable.py.
 
 A command line run by root leaves files to whoever owns the home, so that the gateway can read them. Everything here
 blocks; errors are OSError.
@@ -7,21 +7,14 @@ blocks; errors are OSError.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import stat
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeAlias
 
-from framegate.endpoint.durable import sync_folder
+from framegate.endpoint.durable import give_to_owner, sync_folder
 
 MODE = 0o600
 FOLDER_MODE = 0o700
-LOCK_S_MAX = 5.0
-"""How long a process waits for another one that has a file locked; it holds it for some milliseconds."""
-_LOCK_STEP_S = 0.005
 
 Signature: TypeAlias = tuple[int, int, int, int]
 
@@ -42,18 +35,6 @@ def make_private_folder(folder: Path) -> None:
         give_to_owner(folder)
 
 
-def read_bounded(path: Path, bytes_max: int) -> bytes:
-    """A file's bytes; raises ValueError where there are more than it may have, or it is a pipe or device."""
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(handle, "rb") as file:  # noqa: PTH123 - opened so that a pipe does not hold us up
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise ValueError("it is no regular file")
-        data = file.read(bytes_max + 1)
-    if len(data) > bytes_max:
-        raise ValueError(f"it is larger than {bytes_max:,} bytes")
-    return data
-
-
 def replace_private(path: Path, data: bytes, *, is_synced: bool = True) -> None:
     """Replace a file whole: written aside, synced, renamed, and the rename synced.
 
@@ -71,41 +52,3 @@ def replace_private(path: Path, data: bytes, *, is_synced: bool = True) -> None:
     aside.replace(path)
     if is_synced:
         sync_folder(path.parent)
-
-
-def give_to_owner(path: Path) -> None:
-    """What root makes belongs to whoever owns the folder around it."""
-    if os.geteuid() == 0:
-        owner = path.parent.stat()
-        os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold a lock file against other processes and threads. Raises TimeoutError after LOCK_S_MAX."""
-    is_new = not path.exists()
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, MODE)
-    try:
-        if is_new:
-            give_to_owner(path)
-        deadline = time.monotonic() + LOCK_S_MAX
-        while not _try_lock(handle):
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"another process has held {path.name} for {LOCK_S_MAX:g} s")
-            time.sleep(_LOCK_STEP_S)
-        yield
-    finally:
-        os.close(handle)
-
-
-def _try_lock(handle: int) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def why(error: Exception) -> str:
-    """The reason in an OSError or ValueError, for a text."""
-    return (getattr(error, "strerror", None) or str(error)).lower()

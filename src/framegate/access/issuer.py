@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from framegate.access.durable import Signature, read_bounded, signature_of, why
+from framegate.access.durable import Signature, signature_of
 from framegate.contract.errors import Misconfigured
+from framegate.endpoint.durable import read_bounded, why
 
 if TYPE_CHECKING:
     from joserfc.jwk import Key

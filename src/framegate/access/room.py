@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 from framegate.access import setup, token
 from framegate.access.audit import AuditLog
-from framegate.access.durable import make_private_folder, why
+from framegate.access.durable import make_private_folder
 from framegate.access.guesses import Guesses
 from framegate.access.issuer import IssuerOptions
 from framegate.access.jwt import KEY_PREFIX as JWT_KEY_PREFIX
@@ -30,6 +30,7 @@ from framegate.access.usage import Usage
 from framegate.contract.access import Permission, Principal
 from framegate.contract.errors import Denied, Misconfigured, StoreFailed
 from framegate.contract.ports import Clock, Log
+from framegate.endpoint.durable import why
 from framegate.endpoint.thread import in_thread
 
 FOLDER = "access"

@@ -15,18 +15,11 @@ from typing import Any
 
 import orjson
 
-from framegate.access.durable import (
-    Signature,
-    locked,
-    make_private_folder,
-    read_bounded,
-    replace_private,
-    signature_of,
-    why,
-)
+from framegate.access.durable import Signature, make_private_folder, replace_private, signature_of
 from framegate.access.token import RandomBytes, Token, TokenWish, make_token, raw_of, refused, token_from
 from framegate.contract.errors import Denied, Misconfigured, StoreFailed
 from framegate.contract.ports import Clock
+from framegate.endpoint.durable import locked, read_bounded, why
 
 FILE, LOCK = "tokens.json", ".tokens.lock"
 FORMAT = 1

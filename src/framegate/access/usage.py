@@ -14,8 +14,9 @@ from pathlib import Path
 
 import orjson
 
-from framegate.access.durable import read_bounded, replace_private
+from framegate.access.durable import replace_private
 from framegate.contract.ports import Clock
+from framegate.endpoint.durable import read_bounded
 from framegate.endpoint.thread import in_thread
 
 FILE = "used.json"

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self, TypeAlias
@@ -21,7 +21,7 @@ import msgspec
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from framegate.api.identity import ulid
-from framegate.api.operation import PREFIX, Answer, Call, Operation, Site
+from framegate.api.operation import PREFIX, Answer, Call, Operation, Site, Upload
 from framegate.api.operations import OPERATIONS
 from framegate.api.paths import Paths
 from framegate.api.problem import CONTENT_TYPE, Problem, problem, problem_of
@@ -255,6 +255,8 @@ async def _body(operation: Operation, head: Head, receive: Receive, share: _Shar
     """The body as the operation takes it; raises FrameBroken E4232, E4233, E4234; Busy."""
     if operation.body is None:
         return None
+    if operation.body is Upload:
+        return Upload(_pieces(receive, operation.body_bytes_max, head))
     kind = _header(head, b"content-type").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise FrameBroken(f"body: {kind[:64] or 'nothing'} is announced; send application/json", code="E4233")
@@ -267,9 +269,28 @@ async def _body(operation: Operation, head: Head, receive: Receive, share: _Shar
         raise FrameBroken(f"body: no JSON ({error}); send one value as UTF-8", code="E4234") from error
 
 
-async def _received(receive: Receive, bytes_max: int, head: Head, share: _Share) -> bytes:
+async def _pieces(receive: Receive, bytes_max: int, head: Head) -> AsyncIterator[bytes]:
+    """A body as it comes; raises FrameBroken E4232."""
+    size = _announced(head)
+    while True:
+        if size > bytes_max:
+            raise FrameBroken(f"body: more than {bytes_max:,} bytes; send less at a time", code="E4232")
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise _ClientGone
+        yield message.get("body", b"")
+        if not message.get("more_body", False):
+            return
+
+
+def _announced(head: Head) -> int:
+    """Bytes that a body announces; 0 where it does not, and more than any bound where the number is absurd."""
     announced = _header(head, b"content-length") or "0"
-    is_fitting = not announced.isdecimal() or (len(announced) < 20 and int(announced) <= bytes_max)
+    return int(announced[:20]) if announced.isdecimal() else 0
+
+
+async def _received(receive: Receive, bytes_max: int, head: Head, share: _Share) -> bytes:
+    is_fitting = _announced(head) <= bytes_max
     size, parts = 0, []
     while is_fitting:
         message = await receive()

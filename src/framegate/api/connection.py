@@ -31,6 +31,8 @@ HEADER_BYTES_MAX: Final = 16 << 10
 HEADER_WAIT_S: Final = 5.0
 """From the first byte, or the connection, to the end of the headers."""
 BODY_WAIT_S: Final = 20.0
+"""For each BODY_STEP_BYTES of a body, and for its rest."""
+BODY_STEP_BYTES: Final = 1 << 20
 BODY_BYTES_MAX: Final = CONFIG_BYTES_MAX + (1 << 20)
 """Whatever the operation: beyond that nothing more is read, not even to be thrown away."""
 REPLY_WAIT_S: Final = 20.0
@@ -160,7 +162,10 @@ class Connection(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
+        before = self._body_bytes
         self._body_bytes += len(body)
+        if self._body_bytes // BODY_STEP_BYTES > before // BODY_STEP_BYTES:
+            self._within(BODY_WAIT_S, self._too_slow)
         if self._body_bytes > BODY_BYTES_MAX:
             self.transport.abort()
             return

@@ -17,7 +17,7 @@ import msgspec
 import orjson
 
 from framegate import __version__
-from framegate.api.operation import Operation
+from framegate.api.operation import Operation, Upload
 from framegate.api.operations import OPERATIONS
 from framegate.api.problem import CONTENT_TYPE, Problem
 
@@ -33,6 +33,7 @@ _PATH_HELP: Final[Mapping[str, str]] = {
     "alarm": "Id of the alarm, rule.condition.",
     "code": "Error code, such as E4014.",
     "token": "Name or id of the token.",
+    "plugin": "Name of the plugin.",
 }
 
 
@@ -73,7 +74,7 @@ def _types(operations: Sequence[Operation]) -> Iterator[Any]:
     for operation in operations:
         yield operation.query
         yield from (one for one in operation.answers.values() if one is not bytes)
-        if operation.body is not None:
+        if operation.body not in {None, Upload}:
             yield operation.body
 
 
@@ -93,7 +94,10 @@ def _operation(operation: Operation, schemas: Mapping[str, Any], components: Map
         described["security"] = []
     else:
         described["description"] = f"Needs the permission `{operation.permission.value}`."
-    if operation.body is not None:
+    if operation.body is Upload:
+        content = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+        described["requestBody"] = {"required": False, "content": content}
+    elif operation.body is not None:
         content = {"application/json": {"schema": _tidied(schemas[_key(operation.body)])}}
         described["requestBody"] = {"required": True, "content": content}
     return described

@@ -8,7 +8,7 @@ route is open because somebody forgot.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, Literal, Protocol, TypeAlias, TypeVar
 
@@ -105,6 +105,13 @@ class Answer:
     note: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A body that is no JSON and comes in pieces: a handler takes what it needs, as it comes. May be empty."""
+
+    pieces: AsyncIterator[bytes]
+
+
 class NoParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An operation that takes nothing in its query."""
 
@@ -123,6 +130,7 @@ class Operation:
 
     id          operationId, and the action of audit entries
     path        below PREFIX; from the root where `is_rooted`
+    body        type of the JSON that is sent; Upload: bytes, of any announced type
     answers     type of the body by status; `bytes` for what is no JSON
     errors      statuses of problems, besides those that every operation can give
     headers     headers of the request it reads, with what they mean

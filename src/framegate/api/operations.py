@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from framegate.api import commands, configuration, frames, plant, tags, tokens
-from framegate.api.operation import Answer, Call, NoParameters, Operation
+from framegate.api import commands, configuration, frames, plant, plugins, tags, tokens
+from framegate.api.operation import Answer, Call, NoParameters, Operation, Upload
 from framegate.contract.access import Permission as May
 from framegate.contract.command import BATCH_MAX
 from framegate.observe.face import ChangeRecord, RewindRecord
+from framegate.observe.plugin_face import PluginChangeRecord, StagedRecord
 from framegate.observe.rule_face import AlarmRow
 
 BATCH_BYTES_MAX: Final = 1 << 20
@@ -164,6 +165,35 @@ def _access() -> Sequence[Operation]:
     )  # fmt: skip
 
 
+def _plugins() -> Sequence[Operation]:
+    return (
+        Operation(
+            "plugins.list", "GET", "/plugins", plugins.list_plugins, May.SYSTEM_READ,
+            "Plugins, and packages that wait to be accepted", {200: plugins.Plugins},
+        ),
+        Operation(
+            "plugins.read", "GET", "/plugins/{plugin}", plugins.read_plugin, May.SYSTEM_READ, "One plugin",
+            {200: plugins.Plugin}, errors=(404,),
+        ),
+        Operation(
+            "plugins.install", "POST", "/plugins", plugins.install, May.PLUGINS_ADMIN,
+            "Upload a package: 200 in force, 202 it asks for more and waits until that is accepted",
+            {200: PluginChangeRecord, 202: StagedRecord}, body=Upload, query=plugins.AcceptQuery,
+            errors=(409, 503), is_change=True, details=plugins.audited, body_bytes_max=plugins.PACKAGE_BYTES_MAX,
+        ),
+        Operation(
+            "plugins.rollback", "POST", "/plugins/{plugin}/rollback", plugins.roll_back, May.PLUGINS_ADMIN,
+            "Bring the version before into force again", {200: PluginChangeRecord}, errors=(404, 409, 503),
+            is_change=True, target="plugin",
+        ),
+        Operation(
+            "plugins.remove", "DELETE", "/plugins/{plugin}", plugins.remove, May.PLUGINS_ADMIN,
+            "Take away the package that waits, else the plugin, unless a row uses it", {200: PluginChangeRecord},
+            errors=(404, 409, 503), is_change=True, target="plugin",
+        ),
+    )  # fmt: skip
+
+
 def _self() -> Sequence[Operation]:
     return (
         Operation(
@@ -189,4 +219,4 @@ def _self() -> Sequence[Operation]:
     )  # fmt: skip
 
 
-OPERATIONS: Final[tuple[Operation, ...]] = (*_tags(), *_plant(), *_configuration(), *_access(), *_self())
+OPERATIONS: Final[tuple[Operation, ...]] = (*_tags(), *_plant(), *_configuration(), *_access(), *_plugins(), *_self())

@@ -40,8 +40,11 @@ from framegate.contract.bridge import BridgeHealth
 from framegate.contract.connector import CommandDoor
 from framegate.contract.errors import FrameBroken, GatewayError, Misconfigured, NotConnected
 from framegate.contract.frame import Batch
+from framegate.contract.plugin import Artifact
 from framegate.contract.ports import Clock, Dice, Log
 from framegate.endpoint.backoff import Backoff
+from framegate.endpoint.spawn import Process, Spawned, ending_of, spawn
+from framegate.endpoint.thread import in_thread
 from framegate.observe.metrics import Metrics
 
 START_S = 60.0
@@ -65,6 +68,7 @@ class BridgeHost:
     """Runs one bridge. Used on the loop.
 
     start   what the process is told first
+    code    opens the modules of an installed plugin, verified and sealed, for each process anew; closed here
     state   starting, serving, backoff, stopped
     error   why it does not serve; "" while it does
     """
@@ -78,6 +82,7 @@ class BridgeHost:
         dice: Dice,
         log: Log,
         metrics: Metrics,
+        code: Callable[[], Artifact] | None = None,
     ) -> None:
         self.name = start.name
         self.tags = len(start.tags)
@@ -88,6 +93,7 @@ class BridgeHost:
         self.pid = 0
         self.health = BridgeHealth()
         self._hello = message(start)
+        self._code = code
         self._door = door
         self._clock, self._log = clock, log
         self._backoff = Backoff(dice)
@@ -135,10 +141,9 @@ class BridgeHost:
         """One life of the process; ends by raising why."""
         ours, theirs = socket.socketpair()
         with ours:
-            with theirs:
-                process = await _spawn(theirs)
+            process, pipe = await self._begin(theirs)
             self.pid = process.pid
-            words = asyncio.create_task(_last_words(process), name=f"bridge {self.name} stderr")
+            words = asyncio.create_task(_last_words(pipe), name=f"bridge {self.name} stderr")
             try:
                 await self._converse(ours)
             except (asyncio.IncompleteReadError, ConnectionError) as error:
@@ -147,6 +152,12 @@ class BridgeHost:
                 self.pid = 0
                 await _end(process)
                 words.cancel()
+
+    async def _begin(self, theirs: socket.socket) -> Spawned:
+        """A process that has its end of the line, and its modules; raises NotConnected, Misconfigured."""
+        with theirs:
+            code = () if self._code is None else ((await in_thread("open-plugin", self._code, _close)).fd,)
+            return await _spawn(theirs.detach(), *code)
 
     async def _converse(self, ours: socket.socket) -> None:
         reader, writer = await asyncio.open_connection(sock=ours)
@@ -232,15 +243,12 @@ class BridgeHost:
         if self._writer is not None:
             self._writer.write(message(content))
 
-    async def _why_dead(self, process: asyncio.subprocess.Process, words: asyncio.Task[list[str]]) -> str:
+    async def _why_dead(self, process: Process, words: asyncio.Task[list[str]]) -> str:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(process.wait(), 1.0)
         await asyncio.wait((words,), timeout=0.2)
         last = words.result() if words.done() and not words.cancelled() else []
-        status = process.returncode
-        how = (
-            "closed its line" if status is None else f"ended by signal {-status}" if status < 0 else f"ended ({status})"
-        )
+        how = "closed its line" if process.status is None else ending_of(process.status)
         said = f"; its last words: {last[-1]}" if last else ""
         return f"bridge {self.name}: its process {how}{said}; it is started again"
 
@@ -253,21 +261,18 @@ class BridgeHost:
             self.health = BridgeHealth()
 
 
-async def _spawn(line: socket.socket) -> asyncio.subprocess.Process:
-    """A fresh interpreter with one end of the line; raises NotConnected E4400."""
+def _close(artifact: Artifact) -> None:
+    os.close(artifact.fd)
+
+
+async def _spawn(*fds: int) -> Spawned:
+    """A fresh interpreter with one end of the line, and a sealed file where there is one; raises NotConnected E4400."""
+    environment = {**os.environ, "PYTHONPATH": _python_path(), PARENT: str(os.getpid())}
     try:
-        return await asyncio.create_subprocess_exec(
-            sys.executable, "-P", "-m", MODULE, str(line.fileno()),
-            pass_fds=(line.fileno(),),
-            env={**os.environ, "PYTHONPATH": _python_path(), PARENT: str(os.getpid())},
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
+        return await spawn([sys.executable, "-P", "-m", MODULE, *map(str, fds)], fds, environment)
     except OSError as error:
-        raise NotConnected(
-            f"bridge: its process cannot be started ({error.strerror or error})", code="E4400"
-        ) from error
+        text = f"bridge: its process cannot be started ({error.strerror or error})"
+        raise NotConnected(text, code="E4400") from error
 
 
 def _python_path() -> str:
@@ -276,25 +281,26 @@ def _python_path() -> str:
     return os.pathsep.join(filter(None, (str(package), os.environ.get("PYTHONPATH", ""))))
 
 
-async def _last_words(process: asyncio.subprocess.Process) -> list[str]:
-    """The end of what it writes to stderr, once it has ended; the rest is thrown away."""
-    assert process.stderr is not None
+async def _last_words(pipe: int) -> list[str]:
+    """The end of what it writes to stdout and stderr, once it has ended; the rest is thrown away. Closes the pipe."""
+    reader = asyncio.StreamReader()
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(pipe, "rb", buffering=0)
+    )
     kept: deque[bytes] = deque(maxlen=STDERR_LINES)
     rest = b""
-    while data := await process.stderr.read(65_536):
-        *lines, rest = (rest + data).split(b"\n")
-        kept.extend(line[:STDERR_LINE_BYTES] for line in lines[-STDERR_LINES:])
-        rest = rest[-STDERR_LINE_BYTES:]
+    with contextlib.closing(transport):
+        while data := await reader.read(65_536):
+            *lines, rest = (rest + data).split(b"\n")
+            kept.extend(line[:STDERR_LINE_BYTES] for line in lines[-STDERR_LINES:])
+            rest = rest[-STDERR_LINE_BYTES:]
     return [line.decode(errors="replace") for line in (*kept, rest) if line.strip()]
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
+async def _end(process: Process) -> None:
     """It was asked to end, or has ended; also where the caller is cancelled."""
-    if process.returncode is not None:
-        return
     try:
         await asyncio.wait_for(process.wait(), STOP_S)
     except TimeoutError:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
+        process.kill()
         await process.wait()

@@ -53,11 +53,11 @@ OOM_SCORE = "900"
 _PAGE_BYTES = resource.getpagesize()
 
 
-def main(number: int) -> None:
-    """Serve over the inherited socket with that file descriptor."""
+def main(number: int, code: int | None = None) -> None:
+    """Serve over the inherited socket with that file descriptor. code: descriptor of a sealed ZIP of its modules."""
     faulthandler.enable()
     _confine()
-    uvloop.run(_serve(socket.socket(fileno=number)))
+    uvloop.run(_serve(socket.socket(fileno=number), code))
 
 
 def _confine() -> None:
@@ -71,7 +71,7 @@ def _confine() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the gateway, which tells us
 
 
-async def _serve(line: socket.socket) -> None:
+async def _serve(line: socket.socket, code: int | None) -> None:
     reader, writer = await asyncio.open_connection(sock=line)
 
     def send(content: FromBridge) -> None:
@@ -85,7 +85,7 @@ async def _serve(line: socket.socket) -> None:
     logging.basicConfig(handlers=[_Handler(log)], level=logging.WARNING)
     caller = Caller(send)
     try:
-        bridge = _load(start)
+        bridge = _load(start, code)
         await bridge.open(_context(start, log, caller))
     except GatewayError as error:
         send(Refused(error.stable_code, error.text))
@@ -126,10 +126,11 @@ def _rss_bytes() -> int:
     return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * _PAGE_BYTES
 
 
-def _load(start: Start) -> Bridge:
+def _load(start: Start, code: int | None) -> Bridge:
     module, _, name = start.entry.partition(":")
-    if start.folder not in sys.path:
-        sys.path.append(start.folder)  # last, as in runtime.discover
+    place = f"/proc/self/fd/{code}" if start.sealed else start.folder
+    if place not in sys.path:
+        sys.path.append(place)  # last, as in package.discover
     bridge: Bridge = getattr(importlib.import_module(module), name)(start.options)
     return bridge
 
@@ -196,4 +197,4 @@ class _Handler(logging.Handler):
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(*map(int, sys.argv[1:]))

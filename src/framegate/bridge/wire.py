@@ -30,7 +30,8 @@ class Start(Struct, frozen=True, tag="start"):
     """The first message: what the bridge is and shows; see contract.bridge.BridgeContext.
 
     entry    module and class, `package.module:Class`
-    folder   of the plugin, for plugins that are not installed
+    folder   of the plugin, for plugins that are not installed distributions
+    sealed   whether its modules come as a sealed file beside the line, and nothing of the folder is loaded
     """
 
     entry: str
@@ -45,6 +46,7 @@ class Start(Struct, frozen=True, tag="start"):
     tags: list[BridgeTag]
     may_write: bool
     memory_max: int
+    sealed: bool = False
 
 
 class PackedBatch(Struct, frozen=True, array_like=True):

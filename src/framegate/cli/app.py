@@ -24,6 +24,9 @@ VERBS: Mapping[str, str] = {
     "cfg": "Change the configuration, see what that does, take it back.",
     "token": "Who may use the API.",
     "audit": "What was done, by whom, and whether that record holds.",
+    "plugin": "Plugins: begin, build, examine, sign; install, go back, whom to trust.",
+    "publish": "Sign a plugin and pack it, for others to install.",
+    "verify": "Verify a plugin's package: signature and every byte.",
     "browse": "Show what a device's own directory holds, and make tags of it.",
     "export": "Write a table as a spreadsheet, CSV or XLSX.",
     "import": "Bring tags of a spreadsheet into variables.yml.",
@@ -72,6 +75,28 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "ls": "List tokens, and when they were last used.",
         "revoke": "Refuse a token from now on.",
     },
+    "plugin": {
+        "new": "Begin a driver: a project that already works.",
+        "build": "Build a driver's project.",
+        "test": "Examine a driver: known answers, hostile peers, deadlines, memory.",
+        "install": "Verify a package, show what it wants, and make it active.",
+        "accept": "Make a package active that waits in the running gateway.",
+        "ls": "List what is installed, by whom it is signed, and the way back.",
+        "inspect": "Show what a plugin is and asks for.",
+        "verify": "Verify every byte of everything that is installed.",
+        "rollback": "Go back to a version that was active before.",
+        "remove": "Have a plugin no longer.",
+        "trust": "Whose plugins are taken.",
+        "revoke": "Refuse keys or versions for good.",
+        "keygen": "Make a key to sign plugins with.",
+        "sign": "Sign a plugin's folder.",
+        "pack": "Pack a signed folder.",
+    },
+    "plugin trust": {
+        "add": "Trust a key for some names and kinds of plugins.",
+        "ls": "List trusted keys.",
+        "rm": "Trust a key no longer.",
+    },
     "audit": {"verify": "Check that no record was changed, removed or inserted.", "ls": "List what was done."},
     "dlq": {
         "ls": "List them, with the reason.",
@@ -80,7 +105,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "drop": "Throw them away.",
     },
 }
-"""Verbs of two words, by the first."""
+"""Verbs of two words and more, by all but the last."""
 PLACES: Mapping[str, str] = {
     "verify-delivery": "framegate.cli.verify.command:verify_delivery",
     "alarms out-of-service": "framegate.cli.alarms:out_of_service",
@@ -92,8 +117,27 @@ PLACES: Mapping[str, str] = {
     "cfg push": "framegate.cli.cfg_centre:push",
     "cfg pull": "framegate.cli.cfg_centre:pull",
     "cfg centre": "framegate.cli.cfg_centre:centre",
+    "publish": "framegate.cli.plugin_make:publish",
+    "verify": "framegate.cli.plugin_ls:verify",
+    "plugin install": "framegate.cli.plugin_install:install",
+    "plugin accept": "framegate.cli.plugin_install:accept",
+    "plugin rollback": "framegate.cli.plugin_install:rollback",
+    "plugin remove": "framegate.cli.plugin_install:remove",
+    "plugin ls": "framegate.cli.plugin_ls:ls",
+    "plugin inspect": "framegate.cli.plugin_ls:inspect",
+    "plugin verify": "framegate.cli.plugin_ls:verify_installed",
+    "plugin trust add": "framegate.cli.plugin_trust:add",
+    "plugin trust ls": "framegate.cli.plugin_trust:ls",
+    "plugin trust rm": "framegate.cli.plugin_trust:rm",
+    "plugin revoke": "framegate.cli.plugin_trust:revoke",
+    "plugin keygen": "framegate.cli.plugin_keys:keygen",
+    "plugin sign": "framegate.cli.plugin_make:sign",
+    "plugin pack": "framegate.cli.plugin_make:pack",
     "export": "framegate.cli.sheet:export_table",
     "import": "framegate.cli.sheet:import_table",
+    "plugin new": "framegate.cli.plugin_new:new",
+    "plugin build": "framegate.cli.plugin_build:build",
+    "plugin test": "framegate.cli.plugin_test:examine_folder",
 }
 """Verbs that are not found under their own name, and where they are."""
 
@@ -116,8 +160,11 @@ def make_app() -> App:
 
 
 def _group(noun: str, text: str) -> App:
-    group = App(name=noun, help=text)
+    group = App(name=noun.rpartition(" ")[2], help=text)
     for verb, verb_text in GROUPS[noun].items():
+        if f"{noun} {verb}" in GROUPS:
+            group.command(_group(f"{noun} {verb}", verb_text))
+            continue
         place = PLACES.get(f"{noun} {verb}", f"framegate.cli.{noun}:{verb}")
         group.command(place, name=verb, help=verb_text)
     return group

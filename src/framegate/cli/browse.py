@@ -32,7 +32,7 @@ from framegate.gateway.binding import Factories
 from framegate.gateway.home import Home
 from framegate.observe.log import make_log
 from framegate.observe.metrics import Metrics
-from framegate.runtime.discover import Plugins
+from framegate.package.discover import Plugins
 
 DEPTH_DEFAULT: Final = 10
 FOUND_MAX: Final = 100_000
@@ -74,7 +74,7 @@ def browse(
 
 
 async def _found(place: Home, tables: Tables, row: DriverRow, plugins: Plugins, start: str, depth: int) -> list[Found]:
-    driver = Factories(plugins).driver(row)
+    driver = Factories(plugins, place).driver(row)
     if not isinstance(driver, Browses):
         raise Misconfigured(f"plugin {row.plugin} cannot browse", code=_CANNOT)
     clock, log = SystemClock(), make_log(level="error")

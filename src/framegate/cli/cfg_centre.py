@@ -24,7 +24,7 @@ from framegate.cli import exits
 from framegate.cli.options import HOME_DEFAULT, CentreOption, HomeOption, OutputOption
 from framegate.cli.output import is_table, write_record, write_rows
 from framegate.cli.tables import check_with_plugins, plugins_of
-from framegate.cli.talk import complain, say
+from framegate.cli.talk import complain, counted, say
 from framegate.config import load_tables, render_problems
 from framegate.config.etcd import Centre, Client, Head, Manifest, Report, is_same, read_options, time_text
 from framegate.config.schema import TABLES, Table
@@ -170,7 +170,7 @@ def _checked(home: Home) -> dict[Table, bytes] | None:
         if not error.problems:
             raise
         _tell(error, home.config)
-        complain(f"{len(error.problems):,} problems in {home.config}; nothing was published")
+        complain(f"{counted(len(error.problems), 'problem')} in {home.config}; nothing was published")
         return None
     if _texts(home.config) != texts:
         text = f"the tables in {home.config} changed while they were checked; try again when they are written"

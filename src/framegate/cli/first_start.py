@@ -25,7 +25,8 @@ def tell_first_start(room: DrawsSetupToken, home: Path) -> None:
     """Say how to make the first token, if there is none; nothing otherwise."""
     if room.has_tokens():
         return
-    say(f"nobody can use the API yet: `edge token add NAME --role admin --home {home}` makes the first token")
+    first = f"`edge token add NAME --role admin --home {home}` makes the first token"
+    say(f"nobody can use the API yet: {first}; `edge` on this machine needs none")
     if sys.stderr.isatty():
         text = room.setup_token()
         if text:

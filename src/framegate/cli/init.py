@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from framegate.cli.talk import say
 from framegate.config import write_samples
 from framegate.gateway.home import Home
-from framegate.runtime.discover import discover
+from framegate.package.discover import discover
 
 
 def init(folder: Annotated[Path, Parameter(help="The home to make.")], /) -> None:

@@ -16,7 +16,7 @@ from framegate.cli.options import HOME_DEFAULT, HomeOption, OutputOption
 from framegate.cli.output import write_rows
 from framegate.contract.plugin import Manifest
 from framegate.gateway.home import Home
-from framegate.runtime.discover import discover, load_role
+from framegate.package.discover import discover, load_role
 
 
 def mount_plugin(app: App, words: Sequence[str]) -> None:

@@ -37,7 +37,19 @@ _BY_CODE = {
     "E5040": exits.FAILED,
     "E4032": exits.FAILED,
     "E4033": exits.USAGE,
+    "E4623": exits.MISCONFIGURED,
+    "E4624": exits.FAILED,
+    "E4626": exits.MISCONFIGURED,
+    "E4627": exits.NOT_PERMITTED,
+    "E4680": exits.USAGE,
+    "E4681": exits.FAILED,
+    "E4682": exits.MISCONFIGURED,
+    "E4683": exits.MISCONFIGURED,
+    "E4685": exits.MISCONFIGURED,
+    "E4686": exits.MISCONFIGURED,
+    "E4684": exits.FAILED,
 }
+_REFUSED_PACKAGE = "E46"
 _BY_KIND = (
     (Misconfigured, exits.MISCONFIGURED),
     (Busy, exits.TRY_AGAIN),
@@ -70,6 +82,8 @@ def exit_code(error: GatewayError) -> int:
     known = _BY_CODE.get(error.stable_code)
     if known is not None:
         return known
+    if error.stable_code.startswith(_REFUSED_PACKAGE) and not isinstance(error, Busy):
+        return exits.FAILED
     return next((code for kind, code in _BY_KIND if isinstance(error, kind)), exits.FAILED)
 
 
@@ -78,7 +92,7 @@ def _misuse(error: CycloptsError) -> str:
     if not isinstance(error, UnknownCommandError) or not error.unused_tokens:
         return str(error)
     chain, word = list(error.command_chain or ()), error.unused_tokens[0]
-    verbs = GROUPS[chain[0]] if chain and chain[0] in GROUPS else VERBS
+    verbs = GROUPS.get(" ".join(chain), VERBS)
     near = get_close_matches(word, verbs, n=1)
     guess = f" (did you mean {near[0]}?)" if near else ""
     return f"no command {' '.join((*chain, word))}{guess}; one of {', '.join(verbs)}"

@@ -12,6 +12,7 @@ from framegate.cli import exits
 from framegate.cli.moment import moment
 from framegate.cli.options import HOME_DEFAULT, HomeOption, OutputOption
 from framegate.cli.output import write_rows
+from framegate.cli.tables import plugins_of
 from framegate.cli.talk import say
 from framegate.config import load_rules
 from framegate.contract.frame import Batch
@@ -51,7 +52,8 @@ def try_(
     rows = load_rules(file, rule)
     log = make_log(level="warning")
     with recorded(frames) as (catalogue, names, batches):
-        entries = make_rules(rows, catalogue, names, _home_of(file), log, Metrics())
+        home = _home_of(file)
+        entries = make_rules(rows, catalogue, names, home, plugins_of(home), log, Metrics())
         try:
             derived = derive(entries, batches, catalogue, SystemClock(), log)
             count = write_rows(_rows(derived, catalogue), _DERIVED_COLUMNS, output)

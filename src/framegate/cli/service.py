@@ -20,8 +20,9 @@ from framegate import __version__
 from framegate.access.audit import AuditLog
 from framegate.cli import exits
 from framegate.cli.first_start import tell_first_start
+from framegate.cli.start_watch import start_watched
 from framegate.cli.tables import check_with_plugins, plugins_of, read_tables
-from framegate.cli.talk import complain, say
+from framegate.cli.talk import complain, counted, say
 from framegate.config import GatewayRow, Tables, render_problems
 from framegate.config.history import History, Texts, read_texts
 from framegate.contract.access import Permission
@@ -32,16 +33,19 @@ from framegate.gateway.centre import centre_options, centred
 from framegate.gateway.health import Health
 from framegate.gateway.home import Home
 from framegate.gateway.memory import be_frugal, settle
+from framegate.gateway.plugins.drops import taking_drops
 from framegate.gateway.reload import reloading
 from framegate.gateway.wiring import Gateway
 from framegate.observe.log import make_log
 from framegate.ops import control, exposition
-from framegate.runtime.discover import Plugins
+from framegate.package.discover import Plugins
 
 if TYPE_CHECKING:
     from framegate.access.room import AccessRoom
     from framegate.config.etcd import CentreOptions
 
+PLUGIN_STOP_S = 0.5
+"""For a change of a plugin that is under way; what is not done then is undone by the next start."""
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -66,7 +70,8 @@ def serve(home: Path, clock: Clock | None = None, *, is_strict: bool = False, co
             raise
         for line in render_problems(error.problems, place.config):
             say(line)
-        complain(f"{len(error.problems):,} problems in {place.config}; nothing was started, see also `edge check`")
+        found = counted(len(error.problems), "problem")
+        complain(f"{found} in {place.config}; nothing was started, see also `edge check`")
         return exits.MISCONFIGURED
     return exits.OK
 
@@ -87,7 +92,8 @@ def _run(home: Home, plugins: Plugins, clock: Clock, centre: CentreOptions | Non
             raise
         for line in render_problems(error.problems, home.config):
             say(line)
-        complain(f"{home.config} has {len(error.problems):,} problems; running on generation {good.number} meanwhile")
+        found = counted(len(error.problems), "problem")
+        complain(f"{home.config} has {found}; running on generation {good.number} meanwhile")
         texts = history.texts(good.number)
         _own_and_run(home, _Service(home, read_tables(home, plugins, texts), texts, plugins, clock, centre, error))
 
@@ -134,18 +140,21 @@ class _Service:
         self._gateway.audit = audit
         room = self._open_access(self._gateway.tables.gateway, audit)
         try:
-            await self._start()
+            with start_watched(self._log):
+                await self._start()
             try:
                 assert self._health is not None
                 server = await control.serve(self._health, self._home.socket)
                 self._log_start()
                 async with (
                     reloading(self._health.config, self._home, self._log),
+                    taking_drops(self._health.plugins, self._home, self._log, self._gateway.audit),
                     centred(self._centre, self._health, self._gateway),
                     self._api(self._health, pages, room),
                 ):
                     await self._asked_to_stop.wait()
                 self._log.info("gateway_stopping")
+                await self._health.plugins.close(PLUGIN_STOP_S)
                 self._health = None
                 await server.close()
             finally:
@@ -180,6 +189,7 @@ class _Service:
             raise error from None
         health = Health(self._gateway)
         await health.config.begin(self._texts, self._instead_of)
+        health.plugins.begin()
         self._texts = {}
         settle()
         self._health = health

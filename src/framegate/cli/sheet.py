@@ -31,7 +31,7 @@ from framegate.config.sheet import (
 from framegate.config.validate import garbage_waits
 from framegate.contract.errors import Misconfigured, Problem
 from framegate.gateway.home import Home
-from framegate.runtime.discover import Plugins
+from framegate.package.discover import Plugins
 
 FileArgument: TypeAlias = Annotated[
     str, Parameter(allow_leading_hyphen=True, help="A new FILE.csv or FILE.xlsx; - for CSV on stdout.")

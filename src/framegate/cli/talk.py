@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+import threading
+import time
+from collections.abc import Iterator
 
+QUIET_S = 2.0
+"""What takes no longer is not talked about."""
+AGAIN_S = 10.0
 _RED, _YELLOW, _PLAIN = "\x1b[31m", "\x1b[33m", "\x1b[0m"
 
 
@@ -21,6 +28,31 @@ def complain(text: str) -> None:
 def warn(text: str) -> None:
     """A line about something that works and looks unintended."""
     say(_in_colour(text, _YELLOW))
+
+
+def counted(number: int, noun: str) -> str:
+    """2,000 problems."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+@contextlib.contextmanager
+def patience(text: str) -> Iterator[None]:
+    """While inside: say what takes so long, and every AGAIN_S that it still does."""
+    done, began = threading.Event(), time.monotonic()
+
+    def talk() -> None:
+        wait_s = QUIET_S
+        while not done.wait(wait_s):
+            say(f"{text} ... {time.monotonic() - began:.0f} s")
+            wait_s = AGAIN_S
+
+    talker = threading.Thread(target=talk, name="edge-patience", daemon=True)
+    talker.start()
+    try:
+        yield
+    finally:
+        done.set()
+        talker.join()
 
 
 def _in_colour(text: str, colour: str) -> str:

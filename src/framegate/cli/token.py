@@ -29,7 +29,7 @@ from framegate.config import parse_duration
 from framegate.contract.access import AuditEntry
 from framegate.contract.errors import GatewayError, Misconfigured
 from framegate.endpoint.clock import SystemClock
-from framegate.gateway.home import Home
+from framegate.gateway.home import existing_home
 from framegate.observe.log import make_log
 
 EXPIRES_S_MAX = 10 * 365 * 86_400.0
@@ -108,11 +108,8 @@ class _Tokens:
     """The tokens of a home, and the audit log for what is changed."""
 
     def __init__(self, home: Path) -> None:
-        root = home.resolve()
-        if not root.is_dir():
-            raise Misconfigured(f"home folder {root}: does not exist; choose the gateway's with --home", code="E4002")
         clock = SystemClock()
-        self.folder, self.now_ns = Home(root).access, clock.now_ns()
+        self.folder, self.now_ns = existing_home(home).access, clock.now_ns()
         self.file = TokenFile(self.folder, clock)
         self._audit = AuditFile(self.folder, clock, make_log(level="warning"))
 

@@ -18,6 +18,8 @@ _UNITS = ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"))
 NAME_COLUMNS = 18
 STATE_COLUMNS = 13
 REASON_LINES_MAX = 3
+WIDE_COLUMNS = 100
+"""From this width on the driver of each device is shown, too."""
 OUTCOMES = ("confirmed", "rejected", "not_sent", "unknown")
 GOOD_STATES = frozenset(("active", "connected", "serving"))
 
@@ -36,7 +38,7 @@ def draw(now: GatewayHealth, before: GatewayHealth, width: int, height: int) -> 
     bridges = [Text(), Text(_BRIDGE_HEAD, style="bold"), *_blocks_flat(_bridges(now, width))] if now.bridges else []
     room = height - len(lines) - len(ways_out) - len(bridges) - len(commands) - 3
     shown, hidden = _fitting(devices, max(room, 3))
-    lines += [Text(_DEVICE_HEAD, style="bold"), *shown]
+    lines += [Text(_DEVICE_HEAD + ("  DRIVER" if width >= WIDE_COLUMNS else ""), style="bold"), *shown]
     if hidden:
         lines.append(Text(f"... and {hidden} more devices; a taller terminal shows them", style="dim"))
     lines += [Text(), *ways_out, *bridges, *commands]
@@ -103,6 +105,10 @@ def _gateway(now: GatewayHealth, before: GatewayHealth) -> list[Text]:
     if now.alarms_active or now.alarms_unacknowledged:
         text = f"alarms: {now.alarms_active} active, {now.alarms_unacknowledged} to acknowledge; `edge alarms ls`"
         lines.append(Text(text, style="bold red" if now.alarms_active else "yellow"))
+    if now.packages_waiting:
+        lines.append(
+            Text(f"{now.packages_waiting} plugins wait until they are accepted; `edge plugin ls`", style="yellow")
+        )
     letters = sum(connector.letters for connector in now.connectors)
     if letters:
         lines.append(Text(f"{letters:,} messages were refused for good; `edge dlq ls` shows why", style="yellow"))
@@ -113,17 +119,26 @@ def _devices(now: GatewayHealth, width: int) -> list[list[Text]]:
     """A block of lines per device, those in trouble first."""
     devices = sorted(now.devices, key=lambda device: (not device.error, device.name))
     return [
-        _block(_device_line(device, now.now_ns), device.state, _reason(device.error, device.hint), width)
+        _block(_device_line(device, now.now_ns, width), device.state, _reason(device.error, device.hint), width)
         for device in devices
     ]
 
 
-def _device_line(device: DeviceHealth, now_ns: int) -> str:
+def _device_line(device: DeviceHealth, now_ns: int, width: int) -> str:
     last_good = span(now_ns - device.last_good_ns) if device.last_good_ns else "never"
     return (
         f"{_cut(device.name)} {device.state:<{STATE_COLUMNS}} {last_good:>9} {device.scan_ms:>5.1f} ms "
         f"{device.scans_ok:>9} {device.scans_failed:>7} {device.scans_skipped:>8}"
+        f"{f'  {_driver(device)}' if width >= WIDE_COLUMNS else ''}"
     )
+
+
+def _driver(device: DeviceHealth) -> str:
+    """What reads a device: plugin and version, and its shape where that says more."""
+    where = "in a child" if device.isolation == "process" else ""
+    shape = "" if device.shape == "python" else device.shape
+    more = ", ".join(filter(None, (shape, where)))
+    return f"{device.plugin} {device.version}{f' ({more})' if more else ''}".rstrip()
 
 
 def _connectors(now: GatewayHealth, before: GatewayHealth, width: int) -> list[list[Text]]:

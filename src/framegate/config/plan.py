@@ -253,7 +253,7 @@ def _rule_changes(old: Outline, new: Outline) -> Changes:
     if old.scripts == new.scripts:
         return changes
     told = {*changes.started, *changes.restarted}
-    scripted = tuple(name for name, row in new.rules.items() if row.kind == "lua" and name not in told)
+    scripted = tuple(name for name, row in new.rules.items() if row.kind in {"lua", "wasm"} and name not in told)
     return replace(changes, restarted=changes.restarted + scripted)
 
 

@@ -17,6 +17,7 @@ from framegate.access.issuer import IssuerOptions
 from framegate.config.origins import NO_ORIGINS, Origins
 from framegate.contract.errors import Problem
 from framegate.contract.frame import Access, ValueType
+from framegate.contract.plugin import Isolation
 from framegate.mapper.processing import AS_READ, Processing, Span
 
 Durability: TypeAlias = Literal["fsync", "os"]
@@ -27,7 +28,7 @@ TimeUnit: TypeAlias = Literal["ms", "us", "ns", "iso"]
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
 Reload: TypeAlias = Literal["auto", "manual"]
 Start: TypeAlias = Literal["oldest", "newest"]
-RuleKind: TypeAlias = Literal["window", "alarm", "lua", "onnx"]
+RuleKind: TypeAlias = Literal["window", "alarm", "lua", "wasm", "onnx"]
 BacklogWord: TypeAlias = Literal["in_order", "live_first"]
 
 NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
@@ -67,6 +68,13 @@ class ApiRow:
 
 
 @dataclass(frozen=True, slots=True)
+class PluginsRow:
+    """What installed plugins may do. in_process: names of native plugins that may run inside the gateway."""
+
+    in_process: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class GatewayRow:
     """The gateway itself. `metrics` is host:port, or "" for none; `reload` says whether changed files take effect.
 
@@ -82,6 +90,7 @@ class GatewayRow:
     store: StoreRow = StoreRow()
     outbound: tuple[str, ...] = ()
     access: AccessRow = AccessRow()
+    plugins: PluginsRow = PluginsRow()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +103,10 @@ class EndpointRow:
 
 @dataclass(frozen=True, slots=True)
 class DriverRow:
-    """One device. `scan` maps each scan class to its period in seconds; it always has "default"."""
+    """One device. `scan` maps each scan class to its period in seconds; it always has "default".
+
+    isolation  "": as the shape of its plugin has it
+    """
 
     name: str
     plugin: str
@@ -102,6 +114,7 @@ class DriverRow:
     options: Mapping[str, Any]
     scan: Mapping[str, float]
     enabled: bool
+    isolation: Isolation | Literal[""] = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,6 +72,12 @@ class RuleReferences:
         options = row.options
         if row.kind == "alarm":
             yield from (("input", f"alarm.{row.name}.{name}") for name in CONDITIONS if name in options)
+        elif row.kind == "wasm":
+            for template in options.get("outputs", ()):
+                names = [tag for _, wanted in inputs_of(row) for tag in self._matching(wanted)]
+                yield from (
+                    ("outputs", template.replace("{tag}", tag)) for tag in (names if "{tag}" in template else [""])
+                )
         elif row.kind == "window":
             template = str(options.get("output", OUTPUT_DEFAULT))
             for _, wanted in inputs_of(row):

@@ -23,7 +23,7 @@ TABLES: tuple[Table, ...] = ("endpoints", "drivers", "variables")
 Schema: TypeAlias = dict[str, Any]
 Language: TypeAlias = Literal["en", "zh"]
 
-CHECKS_MAX = 1_000
+CHECKS_MAX = 64
 """Compiled checks of plugins' entries that are kept."""
 _Entry = TypeVar("_Entry", RoleEntry, RoleEntry | None)
 _ANNOTATIONS = ("title", "description", "description_zh", "$schema", "$id")

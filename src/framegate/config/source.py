@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path as FilePath
 
 from framegate.config.explain import Finding
@@ -12,7 +14,9 @@ def read_table(folder: FilePath, table: str) -> bytes | Finding:
     """Bytes of `folder/table.yml`, or what keeps them from being read."""
     path = folder / f"{table}.yml"
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=_without_waiting) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return Finding((), "E1102", f"{path} is no regular file; put the table's text there")
             data = file.read(TABLE_BYTES_MAX + 1)
     except FileNotFoundError:
         where = "that folder does not exist" if not folder.is_dir() else "no such file"
@@ -24,3 +28,8 @@ def read_table(folder: FilePath, table: str) -> bytes | Finding:
     if len(data) > TABLE_BYTES_MAX:
         return Finding((), "E1102", f"the file is larger than {TABLE_BYTES_MAX >> 20} MiB; no table needs that")
     return data
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Opening a named pipe would wait for somebody who writes to it."""
+    return os.open(path, flags | os.O_NONBLOCK)

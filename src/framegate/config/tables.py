@@ -26,6 +26,7 @@ from framegate.config.rows import (
     ConnectorRow,
     DriverRow,
     GatewayRow,
+    PluginsRow,
     RuleRow,
     StoreRow,
     VariableRow,
@@ -97,10 +98,12 @@ class Reader:
 
 def gateway_row(raw: Mapping[str, Any], problems: Problems) -> GatewayRow:
     """The section `gateway` of drivers.yml."""
-    rest = {key: value for key, value in raw.items() if key not in {"access", "api", "outbound", "store"}}
+    rest = {key: value for key, value in raw.items() if key not in {"access", "api", "outbound", "plugins", "store"}}
     store, access = _store_row(raw.get("store", {}), problems), _access_row(raw.get("access", {}))
     api = _api_row(raw["api"], problems) if "api" in raw else None
-    return GatewayRow(**rest, api=api, store=store, access=access, outbound=tuple(raw.get("outbound", ())))
+    plugins = PluginsRow(tuple(raw.get("plugins", {}).get("in_process", ())))
+    outbound = tuple(raw.get("outbound", ()))
+    return GatewayRow(**rest, api=api, store=store, access=access, outbound=outbound, plugins=plugins)
 
 
 def _access_row(raw: Mapping[str, Any]) -> AccessRow:
@@ -168,6 +171,7 @@ def driver_row(name: str, raw: Mapping[str, Any], problems: Problems) -> DriverR
         options=_frozen(raw.get("options", {})),
         scan=MappingProxyType({**_DEFAULT_SCAN, **periods}) if periods else _DEFAULT_SCAN,
         enabled=raw.get("enabled", True),
+        isolation=raw.get("isolation", ""),
     )
 
 

@@ -17,6 +17,7 @@ from framegate.config.access_check import check_access
 from framegate.config.bridge_references import check_shown
 from framegate.config.endpoint_check import endpoint_problems
 from framegate.config.explain import Finding, findings_of, listed, suggestion
+from framegate.config.isolation import check_isolation
 from framegate.config.lines import load_rows
 from framegate.config.problems import Problems
 from framegate.config.references import RowReferences, VariableReferences, check_lanes, check_topic
@@ -31,6 +32,7 @@ from framegate.config.rows import (
     VariableRow,
 )
 from framegate.config.rule_references import RuleReferences
+from framegate.config.scan_bound import check_scan_bounds
 from framegate.config.schema import TABLES, Table, table_check
 from framegate.config.source import read_table
 from framegate.config.tables import bridge_row, connector_row, driver_row, gateway_row, rule_row
@@ -100,6 +102,7 @@ class _Load:
         if self.rules:
             names = {row.name for row in variables} if "variables" in self.texts else None
             RuleReferences(self.rules, names, self.problems).check()
+        check_scan_bounds(drivers, variables, self.plugins, self.problems)
         check_shown(variables, self.names["bridges"], self.bridges, self.plugins, self.problems)
         tables = Tables(
             gateway,
@@ -194,6 +197,7 @@ class _Load:
         self.bridges = {name: bridge_row(name, row, self.problems) for name, row in bridges.items()}
         for driver in good_drivers.values():
             references.check("drivers", "driver", driver)
+        check_isolation(good_drivers.values(), self.plugins, gateway, self.problems)
         for bridge in self.bridges.values():
             references.check("bridges", "bridge", bridge)
         for connector in good_connectors.values():

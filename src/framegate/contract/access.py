@@ -31,6 +31,7 @@ class Permission(StrEnum):
     CONFIG_APPLY = "config:apply"
     SYSTEM_READ = "system:read"
     AUDIT_READ = "audit:read"
+    PLUGINS_ADMIN = "plugins:admin"
     USERS_ADMIN = "users:admin"
 
 

@@ -2,7 +2,7 @@
 
 The runtime owns scan classes, reconnect, back-off, deadlines between calls and lifecycle; a driver speaks its
 protocol and names the reason when something fails. Calls on one driver never overlap, but for writes that its own
-read lets in (Passage).
+read lets in (Passage) and those that come while a scan that was begun is under way (Begins).
 
     driver = Plugin.Driver(options)      checks options, no I/O; raises Misconfigured
     plan = driver.plan(tags)             pure; raises Misconfigured with tag_problems; once per scan class
@@ -108,8 +108,10 @@ class Driver(Protocol):
     async def read(self, plan: Plan) -> Sequence[Batch]:
         """One scan: a row for each tag of the plan, in batches of one kind each.
 
-        A refusal or a broken reply for some of the tags gives those rows Bad quality; the others are read on.
-        raises NoReply - the device fell silent (with what was read before); NotConnected - the line broke
+        A refusal or a broken reply for some of the tags gives those rows Bad quality; the others are read on. What
+        ends a scan early is raised, with the rows that were read before as its `partial`: the tags without one are Bad
+        for that reason. Tags that are left out without an error are BadNoData, and the operator is told of the driver.
+        raises NoReply - the device fell silent; NotConnected - the line broke; DeviceRefused, FrameBroken, Busy
         """
 
     async def write(self, commands: Sequence[Write]) -> Sequence[WriteResult]:
@@ -167,6 +169,33 @@ class Subscribes(Protocol):
     def follow(self, scans: Sequence[tuple[Plan, float]]) -> None:
         """These plans are read at these periods (seconds) from now on, and no others; before `open`, and when tables
         change. Pure.
+        """
+
+
+class Begun(Protocol):
+    """A scan that was begun and goes on by itself."""
+
+    def batches(self) -> Sequence[Batch] | None:
+        """What `read` would have brought, once it has landed; None: not all is well, and `end` tells."""
+
+    async def end(self) -> Sequence[Batch]:
+        """The same, and as `read` raises; asked where `batches` brought None."""
+
+    def withdraw(self) -> None:
+        """Nobody waits for it any more: nothing more of it is sent, and it never lands."""
+
+
+@runtime_checkable
+class Begins(Protocol):
+    """A capability: a driver whose scans need no task of their own while all is well. What many small devices cost is
+    mostly tasks that wait and wake; `read` stays for the first scan, and for whatever is not as usual.
+    """
+
+    def begin(self, plan: Plan, landed: Callable[[], None]) -> Begun | None:
+        """Ask for a scan, like `read`; None: not this way now. Never raises for a device or a line.
+
+        landed  called once on the loop when no more answers are waited for, never from within this call. Until then
+                `write` may be called, and goes before what was not asked yet; `read` is not
         """
 
 

@@ -28,14 +28,19 @@ from framegate.contract.frame import Batch
 
 
 class GatewayError(Exception):
-    """Root of every error the gateway raises on purpose."""
+    """Root of every error the gateway raises on purpose.
+
+    partial  what a driver had read of a plan before this ended the scan: those rows are published, and the tags
+             without one are Bad for the reason that the error is
+    """
 
     code: ClassVar[str] = "E0000"
 
-    def __init__(self, text: str, *, code: str | None = None) -> None:
+    def __init__(self, text: str, *, code: str | None = None, partial: Sequence[Batch] = ()) -> None:
         super().__init__(text)
         self.text = text
         self.stable_code = code or self.code
+        self.partial = tuple(partial)
 
     def __str__(self) -> str:
         return f"{self.stable_code} {self.text}"
@@ -95,16 +100,9 @@ class NotConnected(GatewayError):
 
 
 class NoReply(GatewayError):
-    """The device kept silent until the deadline; `partial` holds what was read before it fell silent.
-
-    `partial` covers some of the plan's tags; the runtime marks the others Bad (BadTimeout).
-    """
+    """The device kept silent until the deadline."""
 
     code = "E2100"
-
-    def __init__(self, text: str, *, code: str | None = None, partial: Sequence[Batch] = ()) -> None:
-        super().__init__(text, code=code)
-        self.partial = tuple(partial)
 
 
 class Busy(GatewayError):
@@ -112,8 +110,8 @@ class Busy(GatewayError):
 
     code = "E2200"
 
-    def __init__(self, text: str, *, wait_s: float, code: str | None = None) -> None:
-        super().__init__(text, code=code)
+    def __init__(self, text: str, *, wait_s: float, code: str | None = None, partial: Sequence[Batch] = ()) -> None:
+        super().__init__(text, code=code, partial=partial)
         self.wait_s = wait_s
 
 
@@ -122,8 +120,8 @@ class DeviceRefused(GatewayError):
 
     code = "E2300"
 
-    def __init__(self, text: str, *, quality: int, code: str | None = None) -> None:
-        super().__init__(text, code=code)
+    def __init__(self, text: str, *, quality: int, code: str | None = None, partial: Sequence[Batch] = ()) -> None:
+        super().__init__(text, code=code, partial=partial)
         self.quality = quality
 
 

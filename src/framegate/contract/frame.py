@@ -9,7 +9,7 @@ Source: docs/decisions/0002-columns.md.
 
 from __future__ import annotations
 
-import sys
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, unique
@@ -159,9 +159,12 @@ class Tag:
     access: Access
 
 
+_NS, _INT64 = struct.Struct("=q"), np.dtype(np.int64)
+
+
 def uniform_time(ns: int) -> Int64Column:
     """A source-time column of length 1 that stands for every row."""
-    return np.frombuffer(ns.to_bytes(8, sys.byteorder, signed=True), np.int64)  # of bytes, so it is read-only
+    return np.frombuffer(_NS.pack(ns), _INT64)  # of bytes, so it is read-only
 
 
 @cache

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from socket import socket
 from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from framegate.contract.errors import NotConnected
@@ -110,6 +111,15 @@ class Lines(Protocol):
         one client (MQTT) asks for a line of its own with is_shared=False.
         raises NotConnected - refused, unreachable, TLS refused, or the open deadline passed
                Misconfigured - no such endpoint, or its options cannot work
+        """
+
+    async def hand_over(self, endpoint: str) -> socket:
+        """A connected socket of the caller's own, for a driver that runs in another process.
+
+        returns  SOCK_STREAM, or SOCK_DGRAM where the endpoint is udp; non-blocking. Keep it until the line is no longer
+                 used, then close it: while it is open the gateway can end the line behind it, when its row changes
+        raises   NotConnected - refused, unreachable, TLS refused, or the open deadline passed
+                 Misconfigured - no such endpoint, or its options cannot work
         """
 
     def credentials(self, endpoint: str) -> Credentials | None:

@@ -8,9 +8,12 @@ failing the others; nobody left waiting cancels the task. A failed opening is fo
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 from collections import deque
 from collections.abc import Callable
 from typing import Generic
+from weakref import WeakKeyDictionary
 
 from framegate.contract.errors import GatewayError, Misconfigured, NotConnected
 from framegate.contract.ports import Clock, Log, S, Session
@@ -22,7 +25,7 @@ from framegate.endpoint.loss import open_failure, open_timeout, reason_of, seria
 from framegate.endpoint.memory import open_memory
 from framegate.endpoint.ratelimit import RateLimit
 from framegate.endpoint.serial import open_serial
-from framegate.endpoint.tcp import open_stream
+from framegate.endpoint.tcp import byte_totals, open_stream
 from framegate.endpoint.tls import ClientContexts, Step, open_tls
 from framegate.endpoint.udp import open_udp
 from framegate.observe.metrics import Metrics
@@ -38,6 +41,9 @@ class Remote:
         self.log = log
         self.metrics = metrics
         self.connections: list[Connection] = []
+        self.handed: WeakKeyDictionary[socket.socket, tuple[int, int]] = (
+            WeakKeyDictionary()
+        )  # with bytes counted so far
         self.ring: deque[Chunk] = deque(maxlen=endpoint.capture_chunks)
         self.contexts = ClientContexts(endpoint, clock) if endpoint.tls is not None else None
         name = endpoint.name
@@ -47,14 +53,34 @@ class Remote:
         metrics.gauge("edge_endpoint_lines", endpoint=name).read = self._lines
 
     def _lines(self) -> float:
-        return float(sum(connection.line is not None for connection in self.connections))
+        handed = sum(each.fileno() >= 0 for each in self.handed)
+        return float(handed + sum(connection.line is not None for connection in self.connections))
+
+    @property
+    def has_handed(self) -> bool:
+        return any(each.fileno() >= 0 for each in self.handed)
+
+    def count_handed(self) -> None:
+        """Bring the counters of bytes up to date with what the kernel has counted on TCP sockets."""
+        for each, (sent, received) in list(self.handed.items()):
+            totals = byte_totals(each) if each.fileno() >= 0 else None
+            if totals is not None:
+                self.sent.value += totals[0] - sent
+                self.received.value += totals[1] - received
+                self.handed[each] = totals
+
+    def shut_handed(self) -> None:
+        """End what was handed over; whoever reads from it sees its end."""
+        for each in self.handed:
+            with contextlib.suppress(OSError):  # closed, or lost already
+                each.shutdown(socket.SHUT_RDWR)
 
     def count(self, metric: str, error: NotConnected) -> None:
         self.metrics.counter(metric, endpoint=self.endpoint.name, reason=reason_of(error)).value += 1
 
-    def pick(self) -> Connection | None:
-        """The connection with the fewest shares; None where one more may and should be opened."""
-        usable = [connection for connection in self.connections if connection.is_usable and connection.is_shared]
+    def pick(self, kin: str) -> Connection | None:
+        """The connection of this kin with the fewest shares; None where one more may and should be opened."""
+        usable = [one for one in self.connections if one.is_usable and one.is_shared and one.kin == kin]
         least = min(usable, key=lambda connection: connection.shares, default=None)
         if least is not None and (least.shares == 0 or len(usable) >= self.endpoint.connections):
             return least
@@ -62,12 +88,22 @@ class Remote:
 
 
 class Connection:
-    """One line, its session and its shares; owner of the line."""
+    """One line, its session and its shares; owner of the line.
+
+    kin  whose code made the session: nobody else can share it
+    """
 
     def __init__(
-        self, remote: Remote, session: Session, gone: Callable[[Connection], None], *, is_shared: bool = True
+        self,
+        remote: Remote,
+        session: Session,
+        gone: Callable[[Connection], None],
+        *,
+        is_shared: bool = True,
+        kin: str = "",
     ) -> None:
         self.is_shared = is_shared
+        self.kin = kin
         self.remote = remote
         self.session = session
         self.shares = 0

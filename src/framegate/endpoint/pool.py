@@ -9,6 +9,7 @@ decides when to ask again. Which transport a URL means and how a line ends is in
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import cast
@@ -18,6 +19,7 @@ from framegate.contract.ports import Clock, Credentials, Lease, Log, S
 from framegate.endpoint.capture import Chunk
 from framegate.endpoint.connection import Connection, Remote, Share
 from framegate.endpoint.endpoint import Endpoint
+from framegate.endpoint.handing import Relay, connected, is_plain
 from framegate.endpoint.loss import tables_changed
 from framegate.observe.metrics import Metrics
 
@@ -41,17 +43,20 @@ class EndpointPool:
         self._closed: asyncio.Future[None] | None = None
         self._sampling: asyncio.TimerHandle | None = None
 
-    async def acquire(self, endpoint: str, make_session: Callable[[], S], *, is_shared: bool = True) -> Lease[S]:
+    async def acquire(
+        self, endpoint: str, make_session: Callable[[], S], *, is_shared: bool = True, kin: str = ""
+    ) -> Lease[S]:
         """A share of the line to an endpoint; see contract.ports.Lines.
 
+        kin     only sessions that the same code made are shared; see KinLines
         raises NotConnected E2020-E2033; Misconfigured E2034 - no such endpoint, E2010-E2014 - its files or secrets
         """
         remote = self._find(endpoint)
         if self._is_closed:
             raise tables_changed(remote.where, "the gateway is shutting down")
-        connection = remote.pick() if is_shared else None
+        connection = remote.pick(kin) if is_shared else None
         if connection is None:
-            connection = Connection(remote, make_session(), self._forget, is_shared=is_shared)
+            connection = Connection(remote, make_session(), self._forget, is_shared=is_shared, kin=kin)
             remote.connections.append(connection)
             self._living.add(connection)
             self._sample_later()
@@ -62,6 +67,24 @@ class EndpointPool:
             connection.give_back()
             raise
         return Share(connection, cast(S, connection.session))
+
+    async def hand_over(self, endpoint: str) -> socket.socket:
+        """A socket of the caller's own; see contract.ports.Lines.
+
+        raises NotConnected E2020-E2033; Misconfigured E2034 - no such endpoint, E2010-E2014 - its files or secrets
+        """
+        remote = self._find(endpoint)
+        if self._is_closed:
+            raise tables_changed(remote.where, "the gateway is shutting down")
+        if not is_plain(remote.endpoint):
+            relay = Relay(remote.endpoint.write_buffer_bytes_max)
+            return await relay.start(await self.acquire(endpoint, lambda: relay, is_shared=False))
+        handed = await connected(remote)
+        if remote not in self._by_url[str(remote.endpoint.url)] or self._is_closed:
+            handed.close()
+            raise tables_changed(remote.where, "its row in endpoints.yml has changed while the line was opened")
+        self._sample_later()
+        return handed
 
     def credentials(self, endpoint: str) -> Credentials | None:
         """User name and password of an endpoint, resolved now.
@@ -122,6 +145,7 @@ class EndpointPool:
         error: NotConnected = tables_changed(remote.where, reason)
         for connection in list(remote.connections):
             connection.end(error)
+        remote.shut_handed()
 
     def _forget(self, connection: Connection) -> None:
         self._living.discard(connection)
@@ -130,7 +154,7 @@ class EndpointPool:
     def _note_end(self) -> None:
         if self._living:
             return
-        if self._sampling is not None:
+        if self._sampling is not None and (self._is_closed or not self._has_handed):
             self._sampling.cancel()
             self._sampling = None
         if self._closed is not None and not self._closed.done():
@@ -145,4 +169,11 @@ class EndpointPool:
         for connection in self._living:
             if connection.line is not None:
                 connection.line.count_received()
-        self._sample_later()
+        for remote in self._remotes.values():
+            remote.count_handed()
+        if self._living or self._has_handed:
+            self._sample_later()
+
+    @property
+    def _has_handed(self) -> bool:
+        return any(remote.has_handed for remote in self._remotes.values())

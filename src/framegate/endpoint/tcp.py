@@ -34,9 +34,9 @@ _OPTIONS = (
 GATHER_S = 0.005  # bytes that are gathered are delivered after so long, however few they are
 GATHER_BYTES_MAX = 16 * 1024  # well under the smallest receive buffer
 _AS_THEY_COME = 1  # SO_RCVLOWAT at its default
-_RECEIVED = struct.Struct("=Q")
-_RECEIVED_OFFSET = 128
-"""tcpi_bytes_received in struct tcp_info (linux/tcp.h, since 4.1)."""
+_TOTALS = struct.Struct("=QQ")
+_TOTALS_OFFSET = 120
+"""tcpi_bytes_acked and tcpi_bytes_received in struct tcp_info (linux/tcp.h, since 4.1)."""
 
 
 class StreamLine(BaseLine, asyncio.Protocol):
@@ -59,8 +59,8 @@ class StreamLine(BaseLine, asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         peer = transport.get_extra_info("socket")
-        for level, option, value in _OPTIONS:
-            peer.setsockopt(level, option, value)
+        if peer.family != socket.AF_UNIX:  # one end of a pair that was handed over
+            notice_loss(peer)
         self._peer = None if self.is_tls else peer
         address = transport.get_extra_info("peername")
         self.peer = str(address[0]) if address else ""  # none where it has gone already
@@ -155,19 +155,35 @@ class StreamLine(BaseLine, asyncio.Protocol):
     def count_received(self) -> None:
         if self.is_tls or self._has_fin or self._transport is None:
             return
-        peer = self._transport.get_extra_info("socket")
-        try:
-            info = peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RECEIVED_OFFSET + _RECEIVED.size)
-        except OSError:  # closed under us: the last reading stands
-            return
-        if len(info) == _RECEIVED_OFFSET + _RECEIVED.size:
-            received = _RECEIVED.unpack_from(info, _RECEIVED_OFFSET)[0]
-            self._setup.received.value += received - self._received_bytes
-            self._received_bytes = received
+        totals = byte_totals(self._transport.get_extra_info("socket"))
+        if totals is not None:
+            self._setup.received.value += totals[1] - self._received_bytes
+            self._received_bytes = totals[1]
 
     def _count_and_deliver(self, data: bytes) -> None:
         self._setup.received.value += len(data)
         self._setup.deliver(data)
+
+
+def byte_totals(peer: socket.socket) -> tuple[int, int] | None:
+    """Bytes that the remote has acknowledged, its SYN among them, and received ones, as the kernel counts them.
+
+    None: it has closed, or is no TCP socket; then the last reading stands.
+    """
+    try:
+        info = peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TOTALS_OFFSET + _TOTALS.size)
+    except OSError:
+        return None
+    if len(info) < _TOTALS_OFFSET + _TOTALS.size:
+        return None
+    acknowledged, received = _TOTALS.unpack_from(info, _TOTALS_OFFSET)
+    return acknowledged, received
+
+
+def notice_loss(peer: socket.socket) -> None:
+    """Send at once, and notice a remote that vanishes."""
+    for level, option, value in _OPTIONS:
+        peer.setsockopt(level, option, value)
 
 
 async def open_stream(

@@ -141,7 +141,7 @@ async def open_udp(setup: LineSetup, host: str, port: int) -> DatagramClient:
     raises OSError - no such host, or no route
     """
     line = DatagramClient(setup)
-    endpoint = await _socket(host, port, socket.socket.connect)
+    endpoint = await datagram_socket(host, port, socket.socket.connect)
     await asyncio.get_running_loop().create_datagram_endpoint(lambda: line, sock=endpoint)
     return line
 
@@ -151,13 +151,16 @@ async def bind_udp(server: DatagramServer, host: str, port: int) -> asyncio.Data
 
     raises OSError - the address is taken, or not ours
     """
-    endpoint = await _socket(host, port, socket.socket.bind)
+    endpoint = await datagram_socket(host, port, socket.socket.bind)
     transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(lambda: server, sock=endpoint)
     return transport
 
 
-async def _socket(host: str, port: int, attach: Callable[[socket.socket, Any], None]) -> socket.socket:
-    """A socket attached to the first address of a host; made here because uvloop leaks its own when that fails."""
+async def datagram_socket(host: str, port: int, attach: Callable[[socket.socket, Any], None]) -> socket.socket:
+    """A socket attached to the first address of a host; made here because uvloop leaks its own when that fails.
+
+    raises OSError - no such host, or it cannot be attached
+    """
     loop = asyncio.get_running_loop()
     family, kind, protocol, _, address = (await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM))[0]
     endpoint = socket.socket(family, kind, protocol)

@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -23,7 +23,8 @@ from framegate.config.plan import Changes, Plan, steps_of
 from framegate.config.schema import TABLES
 from framegate.config.watch import scripts_in
 from framegate.contract.access import AuditEntry
-from framegate.contract.errors import GatewayError, Misconfigured
+from framegate.contract.errors import Busy, GatewayError, Misconfigured
+from framegate.endpoint.thread import Overrun, Worker
 from framegate.gateway.change import Change, carry_out, prepare
 from framegate.gateway.wiring import Gateway
 from framegate.observe.face import ChangeRecord, ConfigHealth, GenerationRecord
@@ -31,9 +32,15 @@ from framegate.observe.face import ChangeRecord, ConfigHealth, GenerationRecord
 API_AUTHOR = "rest:"
 LINES_LOGGED_MAX = 20
 """Problems that a log line repeats; `edge check` shows all of them."""
+READY_S_MAX = 300.0
+"""To make a change ready: 100,000 tags take some seconds. Code of plugins runs in it, which may never end."""
+LEFT_BEHIND_MAX = 4
+"""Threads that are still at work on changes that were given up; with more of them nothing is changed any more."""
+RETRY_S = 60.0
 SWITCH_S = 0.000_5
 """How long the loop waits for its turn while tables are checked; Python's own 5 ms add up over a scan's wake-ups."""
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Applier:
@@ -43,7 +50,7 @@ class Applier:
         self._gateway = gateway
         self._history = History(gateway.home.history)
         self._current: Generation | None = None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="edge-config")
+        self._worker = Worker("edge-config")
         self._turn = asyncio.Lock()
         self._problem = ""
         self._refused: object = None  # tables and scripts that were refused last
@@ -61,7 +68,7 @@ class Applier:
         self._current = await self._in_thread(self._history.current)
         if instead_of is not None:
             self._is_fallback = True
-            await self._refuse(await self._in_thread(self._files), instead_of)
+            await self._refuse(await self._ready(self._files), instead_of)
             return
         if self._current is None or self._current.sha256 != digests(texts):
             author = owner_of(self._gateway.home.config)
@@ -73,7 +80,8 @@ class Applier:
     async def submit(self, texts: Texts, author: str, reason: str, source: Source) -> Generation:
         """Bring tables into force; on return they are, and will be after a power cut.
 
-        raises  Misconfigured E1000 - with every problem; E4031; StoreFailed E4034; Busy E4036; nothing has changed then
+        raises  Misconfigured E1000 - with every problem; E4031, E4643; StoreFailed E4034; Busy E4036, E4644; then
+                nothing has changed
         """
         async with self._turn:
             generation, _, _ = await self._submit(texts, author, reason, source)
@@ -82,7 +90,7 @@ class Applier:
     async def apply(self, author: str, reason: str, *, is_trial: bool = False) -> ChangeRecord:
         """The tables in HOME/config; see observe.face.ConfigFace."""
         async with self._turn:
-            texts = await self._in_thread(self._files)
+            texts = await self._ready(self._files)
             if is_trial:
                 change = await self._prepare(texts)
                 return ChangeRecord(0, steps_of(change.plan), 0.0)
@@ -91,7 +99,7 @@ class Applier:
     async def rollback(self, number: int, author: str, reason: str) -> ChangeRecord:
         """An old generation, as a new one; see observe.face.ConfigFace."""
         async with self._turn:
-            texts = await self._in_thread(lambda: self._history.texts(number))
+            texts = await self._ready(lambda: self._history.texts(number))
             return await self._record(texts, author, reason or f"back to generation {number}", "rollback")
 
     async def put(
@@ -102,7 +110,7 @@ class Applier:
             if generation not in {None, self.generation}:
                 text = f"generation {self.generation} is in force by now, not {generation}; make the change there"
                 raise Misconfigured(text, code="E4237")
-            kept = await self._in_thread(self.running)
+            kept = await self._ready(self.running)
             texts: Texts = {table: tables.get(table, kept.get(table, b"")) for table in TABLES}
             if is_trial:
                 return ChangeRecord(0, steps_of((await self._prepare(texts)).plan), 0.0)
@@ -115,22 +123,48 @@ class Applier:
 
     async def in_force(self) -> tuple[int, Mapping[str, bytes]]:
         """See observe.api_face.TablesFace."""
-        texts = await self._in_thread(self.running)
+        texts = await self._ready(self.running)
         return self.generation, {str(table): text for table, text in texts.items()}
 
     async def take_files(self) -> None:
         """The tables in HOME/config may have changed: take them, or say why not."""
+        try:
+            await self._take_files()
+        except GatewayError as error:
+            self._unread(error)
+
+    async def _take_files(self) -> None:
         if self._gateway.tables.gateway.reload == "manual" and not self._is_fallback:
             await self._see_whether_pending()
             return
         async with self._turn:
-            texts = await self._in_thread(self._files)
+            texts = await self._ready(self._files)
             if await self._content(texts) == self._refused:
                 return
             try:
                 await self._submit(texts, owner_of(self._gateway.home.config), "files changed", "file")
             except GatewayError as error:
                 await self._refuse(texts, error)
+
+    async def otherwise(
+        self, what: str, prepare: Callable[[Texts, int], T], carry_out: Callable[[T], Awaitable[R]],
+        discard: Callable[[T], object] | None = None,
+    ) -> R:  # fmt: skip
+        """Carry out the tables in force otherwise, e.g. by another version of a plugin; no other change is under way.
+
+        what       is changed, for errors
+        prepare    in a thread, with those tables and the id that the catalogue gives next
+        carry_out  on the loop, while nobody else stops and starts connectors or devices
+        discard    takes what was made ready too late
+        raises     Misconfigured E4643 - `prepare` does not end; Busy E4644; whatever they raise
+        """
+        async with self._turn:
+            next_id = len(self._gateway.store.catalogue) + 1
+            ready = await self._ready(lambda: prepare(self.running(), next_id), what, discard)
+            async with self._gateway.turn:
+                done = await carry_out(ready)
+            self._refused = None  # what was wrong before may be right now
+            return done
 
     def running(self) -> Texts:
         """The tables that are in force, as they were written; raises Misconfigured E4032."""
@@ -150,7 +184,7 @@ class Applier:
         """Take no more changes; one that is under way has so long to end."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._turn.acquire(), limit_s)  # never given back
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._worker.close()
 
     # -- one change -----------------------------------------------------------------------------------------------
 
@@ -203,22 +237,17 @@ class Applier:
 
     async def _prepare(self, texts: Texts) -> Change:
         next_id = len(self._gateway.store.catalogue) + 1
-
-        def quietly() -> Change:
-            with giving_way(), garbage_waits():
-                return prepare(self._gateway, texts, next_id)
-
-        return await self._in_thread(quietly)
+        return await self._ready(lambda: prepare(self._gateway, texts, next_id), "changed tables")
 
     async def _content(self, texts: Texts) -> object:
         """What tells one state of tables and scripts from another."""
-        return digests(texts), await self._in_thread(lambda: scripts_in(self._gateway.home.rules))
+        return digests(texts), await self._ready(lambda: scripts_in(self._gateway.home.rules))
 
     async def _has_new_scripts(self) -> bool:
         outline = self._gateway.outline
-        if not any(row.kind == "lua" for row in outline.rules.values()):
+        if not any(row.kind in {"lua", "wasm"} for row in outline.rules.values()):
             return False
-        return await self._in_thread(lambda: scripts_in(self._gateway.home.rules)) != outline.scripts
+        return await self._ready(lambda: scripts_in(self._gateway.home.rules)) != outline.scripts
 
     def _write(self, texts: Texts, author: str, reason: str, source: Source) -> Generation:
         return self._history.write(texts, author, reason, source, self._gateway.clock.now_ns())
@@ -233,9 +262,39 @@ class Applier:
         return read_texts(self._gateway.home.config)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        """Work that may have effects, and is waited for."""
+        return await self._worker.do(work)
+
+    async def _ready(
+        self, work: Callable[[], T], what: str = "a change", discard: Callable[[T], object] | None = None
+    ) -> T:
+        """Work without effects, given up after READY_S_MAX; what holds for the whole process meanwhile is given back.
+
+        raises  Misconfigured E4643 - it was given up; Busy E4644 - LEFT_BEHIND_MAX of them have not ended since
+        """
+        left = self._worker.left_behind
+        if left >= LEFT_BEHIND_MAX:
+            text = f"{what}: {left} changes that were given up are still at work; restart the gateway, then change it"
+            raise Busy(text, wait_s=RETRY_S, code="E4644")
+        try:
+            with giving_way(), garbage_waits():
+                return await self._worker.do(work, READY_S_MAX, discard)
+        except Overrun as overrun:
+            raise self._given_up(what, overrun.where or "a queue behind another one") from overrun
 
     # -- what is told ---------------------------------------------------------------------------------------------
+
+    def _given_up(self, what: str, where: str) -> Misconfigured:
+        left = self._worker.left_behind
+        self._gateway.log.error("config_thread_left", what=what, where=where, limit_s=READY_S_MAX, left=left)
+        text = f"{what}: not ready within {READY_S_MAX:g} s, so given up; it stands in {where}. Nothing has changed"
+        return Misconfigured(f"{text}; correct that, then ask for it again", code="E4643")
+
+    def _unread(self, error: GatewayError) -> None:
+        """What is in the files is not known; say it once."""
+        if self._problem != str(error):
+            self._problem = str(error)
+            self._gateway.log.error("config_unread", reason=self._problem)
 
     def _booked(self, generation: Generation) -> None:
         self._current = generation
@@ -281,22 +340,39 @@ class Applier:
         )
 
     async def _see_whether_pending(self) -> None:
-        texts = await self._in_thread(self._files)
+        texts = await self._ready(self._files)
         was_pending = self._is_pending
         self._is_pending = self._current is not None and digests(texts) != self._current.sha256
         if self._is_pending and not was_pending and self._current is not None:
             self._gateway.log.info("config_pending", generation=self._current.number)
 
 
-@contextlib.contextmanager
-def giving_way() -> Iterator[None]:
+class _Givers:
+    """Threads that give way now; the first sets the interval, the last puts it back."""
+
+    def __init__(self) -> None:
+        self._lock, self._count, self._before = threading.Lock(), 0, 0.0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._count == 0:
+                self._before = sys.getswitchinterval()
+                sys.setswitchinterval(SWITCH_S)
+            self._count += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._count -= 1
+            if self._count == 0:
+                sys.setswitchinterval(self._before)
+
+
+_givers = _Givers()
+
+
+def giving_way() -> contextlib.AbstractContextManager[None]:
     """Inside, threads that compute give way to the loop after SWITCH_S."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(SWITCH_S)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(before)
+    return _givers
 
 
 def owner_of(folder: Path) -> str:

@@ -16,11 +16,12 @@ from framegate.contract.driver import BoundTag, Driver
 from framegate.contract.frame import TagId, ValueType
 from framegate.contract.plugin import Manifest
 from framegate.contract.ports import Catalogue
+from framegate.gateway.home import Home
+from framegate.gateway.plugins.carriers import make_driver, make_role
 from framegate.mapper.alarms import ALARM_DEVICE, ALARM_TAG
 from framegate.mapper.expression import parse_expression
 from framegate.mapper.mapping import MappingRow
 from framegate.mapper.processing import AS_READ
-from framegate.runtime.discover import load_role
 from framegate.runtime.slot import ScanPlan
 
 CALCULATED_DEVICE = ALARM_DEVICE
@@ -28,27 +29,28 @@ CALCULATED_DEVICE = ALARM_DEVICE
 
 @dataclass(frozen=True, slots=True)
 class Factories:
-    """Makes drivers, connectors and bridges from their rows, by the plugins' manifests."""
+    """Makes drivers, connectors and bridges from their rows, by the plugins' manifests.
+
+    home  where native and WASM drivers have their files; None: there are none
+    """
 
     plugins: Mapping[str, Manifest]
+    home: Home | None = None
 
     def driver(self, row: DriverRow) -> Driver:
         """raises Misconfigured - the plugin cannot be loaded, or the options cannot work"""
-        made = load_role(self.plugins[row.plugin], "driver")(row.options)
-        return cast(Driver, made)
+        return make_driver(self.plugins[row.plugin], row, self.home)
 
     def connector(self, row: ConnectorRow) -> Connector:
         """raises Misconfigured - the plugin cannot be loaded, or the options cannot work"""
-        made = load_role(self.plugins[row.plugin], "connector")(row.options)
-        return cast(Connector, made)
+        return cast(Connector, make_role(self.plugins[row.plugin], "connector", row.options))
 
     def bridge(self, row: BridgeRow) -> Bridge:
         """For checks alone; one that serves is made in its own process.
 
         raises Misconfigured - the plugin cannot be loaded, or the options cannot work
         """
-        made = load_role(self.plugins[row.plugin], "bridge")(row.options)
-        return cast(Bridge, made)
+        return cast(Bridge, make_role(self.plugins[row.plugin], "bridge", row.options))
 
 
 @dataclass(frozen=True, slots=True)

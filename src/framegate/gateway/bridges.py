@@ -28,7 +28,7 @@ def start_of(
 
     return Start(
         entry=manifest.roles["bridge"].entry,
-        folder=str(manifest.folder.parent),
+        folder=str(manifest.folder if manifest.files else manifest.folder.parent),
         options=dict(row.options),
         name=row.name,
         gateway=tables.gateway.name,
@@ -39,6 +39,7 @@ def start_of(
         tags=bridge_tags(row, tables.variables, id_of),
         may_write=bool(row.commands),
         memory_max=row.memory_max,
+        sealed=bool(manifest.files),
     )
 
 

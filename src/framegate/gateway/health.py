@@ -19,13 +19,16 @@ from pathlib import Path
 from framegate import __version__
 from framegate.bridge.host import BridgeHost
 from framegate.config import BridgeRow, ConnectorRow, DriverRow
+from framegate.config.isolation import isolation_of
 from framegate.contract.access import AuditEntry
 from framegate.contract.command import Desk
 from framegate.contract.frame import Position
+from framegate.contract.plugin import Manifest
 from framegate.contract.quality import Quality
 from framegate.gateway.apply import Applier
 from framegate.gateway.frames import Frames
 from framegate.gateway.letters import LetterDesk
+from framegate.gateway.plugins.desk import PluginDesk
 from framegate.gateway.rewind import Rewinder
 from framegate.gateway.rules import Rules
 from framegate.gateway.wiring import Gateway
@@ -42,6 +45,7 @@ from framegate.observe.face import (
     WalHealth,
 )
 from framegate.observe.metrics import Histogram, Metrics
+from framegate.package.store import PluginStore
 from framegate.runtime.health import SlotHealth
 
 _PAGE_BYTES = resource.getpagesize()
@@ -56,11 +60,16 @@ class Health:
         self._config = config or Applier(gateway)
         self.centre_problem: Callable[[], str] = lambda: ""
         self._rewinder = Rewinder(gateway)
+        self._plugins = PluginDesk(gateway, self._config, lambda: PluginStore(gateway.home.plugins, gateway.clock))
         self._letters = LetterDesk(gateway.store.letters, gateway.outboxes, gateway.clock, gateway.log, gateway.metrics)
 
     @property
     def config(self) -> Applier:
         return self._config
+
+    @property
+    def plugins(self) -> PluginDesk:
+        return self._plugins
 
     @property
     def frames(self) -> Frames:
@@ -106,7 +115,11 @@ class Health:
             cpu_s=time.process_time(),
             rss_bytes=_rss_bytes(),
             problem=wal.error,
-            devices=tuple(_device(row, slots[row.name]) for row in tables.drivers.values() if row.name in slots),
+            devices=tuple(
+                _device(row, slots[row.name], gateway.plugins[row.plugin])
+                for row in tables.drivers.values()
+                if row.name in slots
+            ),
             connectors=tuple(
                 self._connector(row, gateway.outboxes[row.name])
                 for row in tables.connectors.values()
@@ -124,6 +137,7 @@ class Health:
             ),
             commands_waiting=round(gateway.metrics.gauge("edge_commands_waiting").sample()),
             doors=doors_of(gateway.metrics),
+            packages_waiting=len(self._plugins.staged()),
         )
 
     def find_tags(self, pattern: str, after: int, limit: int) -> Sequence[TagRow]:
@@ -210,7 +224,8 @@ class Health:
         )
 
 
-def _device(row: DriverRow, slot: SlotHealth) -> DeviceHealth:
+def _device(row: DriverRow, slot: SlotHealth, manifest: Manifest) -> DeviceHealth:
+    shape = manifest.roles["driver"].shape
     return DeviceHealth(
         name=row.name,
         plugin=row.plugin,
@@ -227,6 +242,9 @@ def _device(row: DriverRow, slot: SlotHealth) -> DeviceHealth:
         reconnects=slot.reconnects,
         error=slot.last_error,
         hint=slot.hint,
+        version=manifest.version,
+        shape=shape,
+        isolation=isolation_of(row, shape),
     )
 
 

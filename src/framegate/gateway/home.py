@@ -42,6 +42,11 @@ class Home:
         return self.root / "plugins"
 
     @property
+    def plugin_cache(self) -> Path:
+        """Compiled WASM; nothing of it is missed when it is gone."""
+        return self.plugins / ".cache"
+
+    @property
     def rules(self) -> Path:
         return self.root / "rules"
 
@@ -121,6 +126,15 @@ class Home:
             pid_file.write(f"{os.getpid()}\n")
             pid_file.flush()
             yield
+
+
+def existing_home(folder: Path) -> Home:
+    """The home in a folder that is there; raises Misconfigured E4002 - it is not."""
+    root = folder.resolve()
+    if not root.is_dir():
+        text = f"home folder {root}: does not exist; make one with `edge init {root}`, or choose another with --home"
+        raise Misconfigured(text, code="E4002")
+    return Home(root)
 
 
 def _unwritable(folder: Path, error: OSError) -> Misconfigured:

@@ -14,10 +14,12 @@ from framegate.bus.store import Store
 from framegate.config import RuleRow, Tables, VariableRow
 from framegate.contract.errors import DeviceRefused, Misconfigured, Problem
 from framegate.contract.frame import Tag, TagId, ValueType
+from framegate.contract.plugin import Manifest
 from framegate.contract.ports import Catalogue, Clock, Log
 from framegate.contract.quality import Quality
 from framegate.endpoint.outbound import OUTSIDE_ONLY, Outbound
 from framegate.gateway.home import Home
+from framegate.gateway.plugins.rule_modules import maker_of_modules
 from framegate.mapper.rules.alarm_states import State
 from framegate.mapper.rules.engine import Engine, Entry
 from framegate.mapper.rules.host import RuleHost
@@ -71,6 +73,12 @@ class Rules:
         error = None if task.cancelled() else task.exception()
         if error is not None:
             self._log.error("rules_ended", reason=f"{type(error).__name__}: {error}; please report this")
+
+    def entry(self, name: str) -> Entry | None:
+        """A rule that is given rows now; None: nothing runs, or it is switched off or disabled."""
+        if self._task is None or self._task.done():
+            return None
+        return next((entry for entry in self.host.engine.entries if entry.name == name and not entry.is_off), None)
 
     # -- RuleFace -------------------------------------------------------------------------------------------------
 
@@ -135,6 +143,7 @@ def make_rules(
     catalogue: Catalogue,
     names: Sequence[str],
     home: Home,
+    plugins: Mapping[str, Manifest],
     log: Log,
     metrics: Metrics,
     outbound: Outbound = OUTSIDE_ONLY,
@@ -142,6 +151,7 @@ def make_rules(
     """Rules from their rows, in order of the table; one that is fed by another is made after it.
 
     names   of the tag table, for patterns
+    plugins   that rows can name, in the versions that are meant
     outbound  hosts that rules may call over HTTP
     raises  Misconfigured - with a problem for each rule that cannot work
     """
@@ -152,7 +162,14 @@ def make_rules(
         later: list[RuleRow] = []
         for row in waiting:
             context = RuleContext(
-                catalogue, home.rules, log, names, models=home.models, tables=home.config, outbound=outbound
+                catalogue,
+                home.rules,
+                log,
+                names,
+                models=home.models,
+                tables=home.config,
+                outbound=outbound,
+                make_module=maker_of_modules(home, plugins),
             )
             try:
                 rule = maker_of(row.kind)(row.name, row.options, context)
@@ -174,11 +191,13 @@ def make_rules(
     return [made[row.name] for row in rows]
 
 
-def check_rules(rows: Mapping[str, RuleRow], variables: Sequence[VariableRow], home: Home, log: Log) -> None:
+def check_rules(
+    rows: Mapping[str, RuleRow], variables: Sequence[VariableRow], home: Home, plugins: Mapping[str, Manifest], log: Log
+) -> None:
     """Whether every rule can be made, disabled ones too; raises Misconfigured with every problem."""
     if rows:
         names = [row.name for row in variables]
-        for entry in make_rules(list(rows.values()), PlainCatalogue(variables), names, home, log, Metrics()):
+        for entry in make_rules(list(rows.values()), PlainCatalogue(variables), names, home, plugins, log, Metrics()):
             entry.rule.close()
 
 

@@ -17,14 +17,16 @@ import contextlib
 import random
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain
+from pathlib import Path
 
 from framegate.bridge.host import BridgeHost
 from framegate.bridge.wire import Start as BridgeStart
 from framegate.bus.bus import Bus
 from framegate.bus.store import Store, StoreOptions, open_store
 from framegate.command.desk import CommandDesk
-from framegate.config import BridgeRow, ConnectorRow, DriverRow, GatewayRow, Tables
+from framegate.config import BridgeRow, ConnectorRow, DriverRow, GatewayRow, RuleRow, Tables
 from framegate.config.plan import outline_of
 from framegate.config.watch import scripts_in
 from framegate.contract.access import Audit
@@ -35,6 +37,7 @@ from framegate.contract.errors import GatewayError, Misconfigured
 from framegate.contract.plugin import Manifest
 from framegate.contract.ports import Catalogue, Clock, Log
 from framegate.endpoint.endpoint import Endpoint, endpoint_from_row
+from framegate.endpoint.kin import KinLines
 from framegate.endpoint.outbound import Outbound
 from framegate.endpoint.pool import EndpointPool
 from framegate.gateway.audited import AuditedDesk
@@ -44,6 +47,8 @@ from framegate.gateway.command_door import asker_of, command_door, door_of
 from framegate.gateway.commands import SlotDevices, routes_of
 from framegate.gateway.home import Home
 from framegate.gateway.mapping_clock import MappingClock
+from framegate.gateway.plugins.carriers import code_in
+from framegate.gateway.plugins.modules import root_of
 from framegate.gateway.rules import Rules, make_rules, names_for_rules
 from framegate.mapper.alarms import Alarms
 from framegate.mapper.mapping import compile_mapping
@@ -75,7 +80,7 @@ class Gateway:
         self.clock = clock
         self.started_ns = self.clock.now_ns()
         self._dice = random.Random()  # noqa: S311 - jitter, not secrets
-        self.factories = Factories(plugins)
+        self.factories = Factories(plugins, home)
         self.turn = asyncio.Lock()
         self.api_may_write: Callable[[str, str], bool] = _nobody
         self.audit: Audit | None = None
@@ -205,8 +210,14 @@ class Gateway:
     def make_rules(self, tables: Tables, names: Sequence[str], catalogue: Catalogue) -> list[Entry]:
         """The enabled rules; raises Misconfigured with every one that cannot work. May run in a thread."""
         enabled = [row for row in tables.rules.values() if row.enabled]
-        outbound = Outbound(tables.gateway.outbound)
-        return make_rules(enabled, catalogue, names, self.home, self.log, self.metrics, outbound)
+        return self.make_rules_of(enabled, tables.gateway, names, catalogue, self.plugins)
+
+    def make_rules_of(
+        self, rows: Sequence[RuleRow], row: GatewayRow, names: Sequence[str], catalogue: Catalogue,
+        plugins: Mapping[str, Manifest],
+    ) -> list[Entry]:  # fmt: skip
+        """Rules by these plugins; as make_rules."""
+        return make_rules(rows, catalogue, names, self.home, plugins, self.log, self.metrics, Outbound(row.outbound))
 
     def host_rules(self, tables: Tables, entries: Sequence[Entry], names: Sequence[str]) -> Rules:
         """Rules ready to run; each goes on from the state that the store holds of it."""
@@ -218,10 +229,16 @@ class Gateway:
             name: endpoint_from_row(name, endpoint.row, self.home.config) for name, endpoint in tables.endpoints.items()
         }
 
-    def bridge_start(self, row: BridgeRow, tables: Tables, catalogue: Catalogue) -> BridgeStart:
-        """What a bridge is told first; tables with their tag rows. Raises Misconfigured. May run in a thread."""
+    def bridge_start(
+        self, row: BridgeRow, tables: Tables, catalogue: Catalogue, plugins: Mapping[str, Manifest] | None = None
+    ) -> BridgeStart:
+        """What a bridge is told first; tables with their tag rows. Raises Misconfigured. May run in a thread.
+
+        plugins  those in force, if absent
+        """
         endpoint = self.endpoints_of(tables)[row.endpoint] if row.endpoint else None
-        return start_of(row, tables, catalogue, endpoint, self.plugins[row.plugin], self.home)
+        manifest = (self.plugins if plugins is None else plugins)[row.plugin]
+        return start_of(row, tables, catalogue, endpoint, manifest, self.home)
 
     def make_bridge(self, row: BridgeRow, start: BridgeStart) -> BridgeHost:
         """A bridge ready to serve."""
@@ -234,6 +251,7 @@ class Gateway:
             self._dice,
             self.log,
             self.metrics,
+            partial(code_in, self.home, Path(start.folder)) if start.sealed else None,
         )
 
     def serve(self, host: BridgeHost) -> None:
@@ -247,22 +265,30 @@ class Gateway:
         self._unview.pop(bridge)()
         await self.bridges.pop(bridge).stop()
 
+    def device_context(self, row: DriverRow, manifest: Manifest) -> DriverContext:
+        """What the driver of a row may reach for, in this version of its plugin."""
+        lines = KinLines(self.lines, root_of(manifest))
+        return DriverContext(row.name, row.endpoint, lines, self.clock, self.log, home=self.home.private(row.plugin))
+
     def make_slot(self, row: DriverRow, driver: Driver, plans: Sequence[ScanPlan]) -> Slot:
         """A device ready to run; `plans` were made by this driver, or one with the same options."""
-        log = self.log
-        context = DriverContext(row.name, row.endpoint, self.lines, self.clock, log, home=self.home.private(row.plugin))
         return Slot(
             row.name,
             driver,
             plans,
-            context,
+            self.device_context(row, self.plugins[row.plugin]),
             self.bus,
             self.clock,
             self._dice,
-            log,
+            self.log,
             self.metrics,
-            factory=lambda: self.factories.driver(row),
+            factory=partial(self.factories.driver, row),
         )
+
+    def is_single(self, endpoint: str) -> bool:
+        """Whether an endpoint takes one connection only, as a serial port does."""
+        row = self.tables.endpoints.get(endpoint)
+        return row is not None and str(row.row.get("url", "")).startswith("serial:")
 
     def make_outbox(self, row: ConnectorRow, gateway: GatewayRow) -> Outbox:
         """A connector ready to deliver; raises Misconfigured."""

@@ -20,6 +20,7 @@ from framegate.contract.frame import Access, Position, Value
 from framegate.contract.letter import DeadLetter, letter_id
 from framegate.observe.command_health import DoorHealth
 from framegate.observe.metrics import Metrics
+from framegate.observe.plugin_face import PluginFace
 from framegate.observe.rule_face import RuleFace
 
 
@@ -32,6 +33,9 @@ class DeviceHealth:
     scan_ms        moving mean duration of a scan
     scans_skipped  periods that passed unread: back-off, quarantine, or a full bus
     error, hint    why it does not deliver and what to do next; "" while all is well
+    version        of the plugin
+    shape          what its driver was written in: python, native, wasm
+    isolation      where it runs: none (inside the gateway), process (a child), "" (confined, as WASM is)
     """
 
     name: str
@@ -49,6 +53,9 @@ class DeviceHealth:
     reconnects: int
     error: str
     hint: str
+    version: str = ""
+    shape: str = "python"
+    isolation: str = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +195,7 @@ class GatewayHealth:
     cpu_s     CPU time of the process since its start, user and system
     alarms_*  alarms that are shown as active, and that wait for an acknowledgement
     commands_waiting  commands that have no outcome yet;  doors: those through which any came
+    packages_waiting  packages of plugins that wait until somebody accepts what they ask
     problem   why the gateway cannot take and keep rows now ("" = ready); a silent device is no such problem
     """
 
@@ -210,6 +218,7 @@ class GatewayHealth:
     bridges: tuple[BridgeRecord, ...] = ()
     commands_waiting: int = 0
     doors: tuple[DoorHealth, ...] = ()
+    packages_waiting: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,6 +339,9 @@ class GatewayFace(Protocol):
 
     @property
     def rules(self) -> RuleFace: ...
+
+    @property
+    def plugins(self) -> PluginFace: ...
 
     @property
     def commands(self) -> Desk: ...

@@ -36,6 +36,7 @@ from framegate.observe.face import (
     RewindRecord,
     TagRow,
 )
+from framegate.observe.plugin_face import PluginChangeRecord, PluginRecord, StagedRecord
 from framegate.observe.rule_face import AlarmRow, RuleHealth
 from framegate.ops.message import (
     ALARMS_PER_PAGE_MAX,
@@ -54,9 +55,12 @@ from framegate.ops.message import (
     health_from,
     letter_from,
     letter_row_from,
+    plugin_change_from,
+    plugin_from,
     problems_from,
     rewind_from,
     rule_from,
+    staged_from,
     tag_from,
 )
 from framegate.ops.socket_file import address_of
@@ -67,16 +71,21 @@ CHANGE_WAIT_S = 60.0
 REWIND_WAIT_S = 15.0
 """A connector may take some seconds to end what is under way."""
 RETRY_REPLY_WAIT_S = 15.0  # a gateway waits 10 s for a remote to take a dead letter
+STAGE_WAIT_S = 720.0
+"""A sandboxed plugin is compiled, which may take 600 s (carrier/wasm/compiler.py)."""
+PLUGIN_WAIT_S = 600.0
+"""Hundreds of devices change one after another, and the first is watched for some seconds."""
 WRITE_WAIT_S = 10.0  # a gateway waits 5 s for its log
 RETRY_S = 1.0
-_BUSY_CODES = frozenset(("E4015", "E4023", "E4036", "E4204"))
+_BUSY_CODES = frozenset(("E4015", "E4023", "E4036", "E4204", "E4631", "E4661"))
 _UNKNOWN_CODES = frozenset(("E4014", "E4019", "E4219", "E5034", "E5035"))
 _KINDS: Mapping[str, type[GatewayError]] = {
     "E4030": Misconfigured, "E4031": Misconfigured, "E4032": Misconfigured, "E4034": StoreFailed, "E4218": StoreFailed,
-    "E4306": StoreFailed, "E4035": Misconfigured, "E2406": NoReply, "E5036": StoreFailed, "E1": Misconfigured,
+    "E4306": StoreFailed, "E4035": Misconfigured, "E2406": NoReply, "E5036": StoreFailed, "E4624": StoreFailed,
+    "E4658": FrameBroken, "E4665": StoreFailed, "E46": Misconfigured, "E1": Misconfigured,
     "E2": NotConnected, "E3": StoreFailed,
 }  # fmt: skip
-"""By code, else by its first two characters."""
+"""By code, else by its first three or two characters."""
 
 
 class ControlClient:
@@ -240,6 +249,31 @@ class ControlClient:
         """Have a dead letter thrown away; raises DeviceRefused E4019."""
         self._ask({"op": "letter_drop", "id": id_})
 
+    def plugin_ls(self) -> tuple[list[PluginRecord], list[StagedRecord]]:
+        """Plugins that rows can name, and packages that wait."""
+        reply = self._ask({"op": "plugin_ls"})
+        return [plugin_from(row) for row in reply["plugins"]], [staged_from(row) for row in reply["staged"]]
+
+    def plugin_stage(self, file: Path) -> StagedRecord:
+        """Have a package file verified and kept; it is not active yet. Raises Misconfigured with the reason; Busy."""
+        request = {"op": "plugin_stage", "file": str(file.absolute())}
+        return staged_from(self._ask_patiently(request, STAGE_WAIT_S)["staged"])
+
+    def plugin_activate(self, name: str, accept: str) -> PluginChangeRecord:
+        """Have a staged package come into force, its asks accepted; see observe.plugin_face for what is raised."""
+        return self._changed_plugin({"op": "plugin_activate", "name": name, "accept": accept})
+
+    def plugin_rollback(self, name: str, version: str = "", reason: str = "") -> PluginChangeRecord:
+        """Have a version that was active before come into force again; "": the last one."""
+        return self._changed_plugin({"op": "plugin_rollback", "name": name, "version": version, "reason": reason})
+
+    def plugin_remove(self, name: str) -> PluginChangeRecord:
+        """Have the package that waits taken away; where none does, the plugin, unless a row uses it."""
+        return self._changed_plugin({"op": "plugin_remove", "name": name})
+
+    def _changed_plugin(self, request: object) -> PluginChangeRecord:
+        return plugin_change_from(self._ask_patiently(request, PLUGIN_WAIT_S)["change"])
+
     def _ask_patiently(self, request: object, wait_s: float) -> dict[str, Any]:
         self._socket.settimeout(wait_s)
         try:
@@ -296,7 +330,7 @@ def _refusal(code: str, text: str, problems: Sequence[Mapping[str, Any]]) -> Gat
         return Busy(text, wait_s=RETRY_S, code=code)
     if code in _UNKNOWN_CODES:
         return DeviceRefused(text, quality=Quality.BAD_NODE_ID_UNKNOWN, code=code)
-    kind = _KINDS.get(code) or _KINDS.get(code[:2], FrameBroken)
+    kind = _KINDS.get(code) or _KINDS.get(code[:3]) or _KINDS.get(code[:2], FrameBroken)
     if kind is Misconfigured:
         return Misconfigured(text, code=code, problems=problems_from(problems))
     return kind(text, code=code)

@@ -5,11 +5,11 @@
     await server.close()
 
 Health, tags in pages, one tag, a watch on a window of tags; dead letters, which may be sent again and dropped; rules
-and alarms; commands (commands.py); changes of the configuration and the rewind of a connector. Whatever changes
-something is in the audit log before it is done, with the user id that the kernel tells of the asker: commands and
-changes of the configuration see to that themselves, the others are noted here. Whoever may enter the gateway's home may
-ask (docs/decisions/0003); everything is bounded: bytes of a line, clients, tags, time to read an answer. Message forms
-are in message.py.
+and alarms; commands (commands.py); plugins (plugins.py); changes of the configuration and the rewind of a connector.
+Whatever changes something is in the audit log before it is done, with the user id that the kernel tells of the asker:
+commands and changes of the configuration see to that themselves, the others are noted here. Whoever may enter the
+gateway's home may ask (docs/decisions/0003); everything is bounded: bytes of a line, clients, tags, time to read an
+answer. Message forms are in message.py.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import contextlib
 import socket
 import struct
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ from framegate.ops.message import (
     encode,
     problems_as_rows,
 )
+from framegate.ops.plugins import PLUGIN_OPS, reply_of_plugins
 from framegate.ops.socket_file import listening_socket
 
 CONFIG_OPS = ("config_apply", "config_rollback", "config_history")
@@ -133,6 +135,9 @@ class ControlServer:
                 reply = await self._reply_of_config(request, writer)
             elif request.get("op") in COMMAND_OPS:
                 reply = await reply_of_commands(self._face.commands, request, _user_of(writer))
+            elif request.get("op") in PLUGIN_OPS:
+                note = partial(self._note, writer)
+                reply = await reply_of_plugins(self._face.plugins, request, _user_of(writer), note)
             elif request.get("op") == "rewind":
                 reply = await self._rewind(request, writer)
             elif request.get("op") == "alarm":
@@ -166,7 +171,7 @@ class ControlServer:
                 return {"ok": True, "rows": self._face.rules.alarms(_text(request, "after", ""), limit)}
             case other:
                 asked = ("health", "tags", "get", "watch", "rewind", "rules", "alarms", "alarm")
-                ops = ", ".join((*asked, *CONFIG_OPS, *LETTER_OPS, *COMMAND_OPS))
+                ops = ", ".join((*asked, *CONFIG_OPS, *LETTER_OPS, *COMMAND_OPS, *PLUGIN_OPS))
                 raise FrameBroken(f"control socket: no op {other!r}; one of {ops}", code="E4013")
 
     async def _reply_of_config(self, request: Mapping[str, Any], writer: asyncio.StreamWriter) -> Mapping[str, Any]:

@@ -95,7 +95,7 @@ def _render(snapshot: Snapshot) -> bytes:
 
 def _refusal(host: str, port: int, error: OSError) -> Misconfigured:
     where = f"metrics address {host}:{port}"
-    step = "set `metrics` in the gateway section of drivers.yml to a free host:port, or to none"
+    step = "set `metrics` in the gateway section of drivers.yml to a free host:port, or to '' for none"
     if error.errno == errno.EADDRINUSE:
         holder = holder_of(port) or "another program, perhaps a second gateway or node_exporter"
         return Misconfigured(f"{where}: the port is taken by {holder}; {step}", code="E4017")

@@ -35,6 +35,7 @@ from framegate.observe.face import (
     TagRow,
     WalHealth,
 )
+from framegate.observe.plugin_face import PluginChangeRecord, PluginRecord, StagedRecord
 from framegate.observe.rule_face import AlarmRow, RuleHealth
 
 REQUEST_BYTES_MAX = 64 * 1024
@@ -137,6 +138,32 @@ def generation_from(message: Mapping[str, Any]) -> GenerationRecord:
     """The record of a generation; raises FrameBroken E4013 where a field is missing."""
     try:
         return _record(GenerationRecord, message)
+    except (KeyError, TypeError) as error:
+        raise _other_version(error) from error
+
+
+def plugin_from(message: Mapping[str, Any]) -> PluginRecord:
+    """The record of a plugin; raises FrameBroken E4013 where a field is missing."""
+    try:
+        lists = ("roles", "permissions", "devices", "connectors", "bridges", "rules")
+        return _record(PluginRecord, {**message, **{name: tuple(message[name]) for name in lists}})
+    except (KeyError, TypeError) as error:
+        raise _other_version(error) from error
+
+
+def staged_from(message: Mapping[str, Any]) -> StagedRecord:
+    """The record of a package that waits; raises FrameBroken E4013 where a field is missing."""
+    try:
+        return _record(StagedRecord, {**message, "asks": tuple(message["asks"])})
+    except (KeyError, TypeError) as error:
+        raise _other_version(error) from error
+
+
+def plugin_change_from(message: Mapping[str, Any]) -> PluginChangeRecord:
+    """What became of a change of a plugin; raises FrameBroken E4013 where a field is missing."""
+    try:
+        lists = ("devices", "connectors", "bridges", "rules")
+        return _record(PluginChangeRecord, {**message, **{name: tuple(message[name]) for name in lists}})
     except (KeyError, TypeError) as error:
         raise _other_version(error) from error
 

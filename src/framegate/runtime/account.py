@@ -15,6 +15,8 @@ from framegate.runtime.lifecycle import Event, State
 from framegate.runtime.schedule import SkipReason
 
 LOG_REPEAT_S = 60.0  # the same trouble is not logged again sooner
+CRASH_CODES = frozenset(("E4510", "E4511", "E4512", "E4543", "E4544"))
+"""Of drivers outside of the gateway's own code that died, hung, trapped, or said what cannot be."""
 TROUBLES_REMEMBERED_MAX = 32  # per slot; the oldest goes first
 
 
@@ -45,12 +47,8 @@ class Account:
 
     def scanned(self, started: float, rows: int, time_ns: int) -> None:
         """A scan was answered. On the hot path."""
-        health = self.health
         duration_s = self._clock.monotonic() - started
-        health.scans_ok += 1
-        health.rows_total += rows
-        health.last_good_ns = time_ns
-        health.scanned(duration_s)
+        self.health.scanned(duration_s, rows, time_ns)
         self._scans.value += 1
         self._duration_ms.observe(duration_s * 1000.0)
 
@@ -79,6 +77,8 @@ class Account:
         """The driver is closed; it is opened again after wait_s, or when new tables come."""
         self.health.wait_s = wait_s
         self._failed(failure)
+        if failure.code in CRASH_CODES:
+            self._metrics.counter("edge_driver_crashes_total", device=self._name).value += 1
         if not self._is_news(f"{failure.code} {failure.text}" if event is Event.BROKEN else failure.code):
             return
         if event is Event.BROKEN and error is not None:
@@ -87,6 +87,11 @@ class Account:
             self._log.error("slot_misconfigured", **self._words(failure))
         else:
             self._log.warning("slot_backoff", wait_s=round(wait_s, 3), **self._words(failure))
+
+    def close_failed(self, failure: Failure, error: BaseException) -> None:
+        """A driver raised while it was closed; it serves no more, so its device's health is not touched."""
+        if self._is_news(f"{failure.code} close"):
+            self._log.error("slot_bug", traceback=traceback_text(error), **self._words(failure))
 
     def opened(self) -> None:
         """The driver was opened; every time but the first is a reconnect."""

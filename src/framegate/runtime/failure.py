@@ -72,7 +72,7 @@ def failure_of(error: BaseException) -> Failure:
         error.stable_code,
         error.text,
         hint,
-        is_silence=isinstance(error, FrameBroken) or (isinstance(error, NoReply) and not error.partial),
+        is_silence=isinstance(error, FrameBroken | NoReply) and not error.partial,
         wait_s=error.wait_s if isinstance(error, Busy) else 0.0,
     )
 

@@ -66,8 +66,11 @@ class SlotHealth:
         self.last_scan_s = 0.0
         self.mean_scan_s = 0.0
 
-    def scanned(self, duration_s: float) -> None:
-        """Book the duration of one answered scan."""
+    def scanned(self, duration_s: float, rows: int, time_ns: int) -> None:
+        """Book one answered scan."""
+        self.scans_ok += 1
+        self.rows_total += rows
+        self.last_good_ns = time_ns
         self.last_scan_s = duration_s
         mean = self.mean_scan_s
         self.mean_scan_s = duration_s if mean == 0.0 else mean + MEAN_WEIGHT * (duration_s - mean)

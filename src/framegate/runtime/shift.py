@@ -2,29 +2,33 @@
 
 The only code that awaits a driver's open, read and write; it runs in a task of its own, so that a driver that hangs
 or ignores cancellation can be left behind (`retire`). It has no timer: the scheduler wakes it through `due` and its
-deadline is swept, so a scan costs a future or two. What ends a shift is raised; what follows is the slot's business.
+deadline is swept. A driver that Begins scans is asked from `due` itself while the task sleeps, and rows leave when they
+land; its task wakes for writes and for what is not as usual. What ends a shift is raised; what follows is the slot's
+business.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from math import inf
 
-from framegate.contract.command import Outcome
-from framegate.contract.driver import BoundTag, Driver, DriverContext, Plan, Subscribes
-from framegate.contract.errors import GatewayError, NoReply, NotConnected
-from framegate.contract.frame import Batch, TagId
+from framegate.contract.driver import Begins, Driver, DriverContext, Plan, Subscribes
+from framegate.contract.errors import GatewayError
+from framegate.contract.frame import Batch
 from framegate.contract.ports import Clock
 from framegate.endpoint.backoff import BACKOFF_MAX_S, Backoff
 from framegate.runtime.account import Account
+from framegate.runtime.begun import BegunScan
 from framegate.runtime.failure import Failure, failure_of
-from framegate.runtime.lane import Order, ReadOrder, WriteLane
+from framegate.runtime.lane import ReadOrder, WriteLane
 from framegate.runtime.lifecycle import Event, State
+from framegate.runtime.orders import Orders
 from framegate.runtime.outlet import Outlet
 from framegate.runtime.scan import Scan
 from framegate.runtime.schedule import Alarm, Scheduler
+from framegate.runtime.standstill import Standstill
 
 SILENT_SCANS_MAX = 3  # in a row, then quarantine
 OPEN_DEADLINE_S = 30.0  # backstop behind an endpoint's own connect_timeout
@@ -40,29 +44,10 @@ class Shift:
     """
 
     __slots__ = (
-        "_account",
-        "_alarm",
-        "_backoff",
-        "_clock",
-        "_driver",
-        "_due",
-        "_early",
-        "_idle",
-        "_is_subscribing",
-        "_known",
-        "_lane",
-        "_move",
-        "_outlet",
-        "_reading",
-        "_scans",
-        "_scheduler",
-        "_silent",
-        "_state",
-        "call",
-        "deadline",
-        "is_asking",
-        "is_retired",
-    )
+        "_account", "_alarm", "_backoff", "_begun", "_clock", "_driver", "_due", "_early", "_idle", "_is_asleep",
+        "_is_subscribing", "_lane", "_move", "_orders", "_outlet", "_reading", "_scans", "_scheduler", "_silent",
+        "_standstill", "_state", "_writes_in_a_row", "call", "deadline", "is_asking", "is_retired",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -79,6 +64,7 @@ class Shift:
     ) -> None:
         self._driver = driver
         self._is_subscribing = isinstance(driver, Subscribes)
+        self._begun = BegunScan(driver if isinstance(driver, Begins) else None, self._landed)
         self._scans = scans
         self._lane = lane
         self._outlet = outlet
@@ -94,11 +80,18 @@ class Shift:
         self._silent = 0  # scans without a usable reply in a row
         self._alarm: Alarm | None = None
         self._idle: asyncio.Future[None] | None = None
-        self._known: set[TagId] = set()  # tags that were introduced to the driver for writing
+        self._standstill = Standstill(self.wake)
+        self._orders = Orders(driver)
         self.is_retired = False  # it takes nothing more; its task may still be on the way out
         self.is_asking = False  # scans are taken; false: they are skipped and counted
+        self._is_asleep = False  # the task waits for something to do
+        self._writes_in_a_row = 0
         self.call = ""  # the driver's verb under way
-        self.deadline = inf  # of that call
+        self.deadline = inf  # of what the task awaits
+
+    def is_overdue(self, now: float) -> bool:
+        """Whether the driver has taken too long."""
+        return now >= self.deadline or now >= self._begun.deadline
 
     async def serve(self, context: DriverContext) -> None:
         """Open, then scan and write for ever; ends by raising, or quietly once retired."""
@@ -126,7 +119,11 @@ class Shift:
                 self._account.skipped(late.bit_count(), "late")
             classes ^= busy
         self._due |= classes
-        self.wake()
+        begun = self._begun
+        if not self._is_asleep or self._standstill.is_wanted or begun.is_under_way or not begun.is_possible:
+            self.wake()
+        else:
+            self._begin_scan()
 
     def ready(self, plan: Plan) -> None:
         """The driver has something for a plan; it is read at once, but for a pause that the bus has asked for."""
@@ -168,64 +165,109 @@ class Shift:
         """There is something to do: a due scan, or an order in the write lane."""
         idle = self._idle
         if idle is not None and not idle.done():
+            self._is_asleep = False
             idle.set_result(None)
 
     def exchanged(self) -> None:
         """The list of scans holds others from now on; all of them are due, or the probe where one was under way."""
         self._reading = self._early = 0
-        self._known.clear()
+        self._orders.forget()
         self._follow()
         self._due = (1 << len(self._scans)) - 1 if self.is_asking else 0
         if not self.is_asking and self._alarm is None:
             self._due = self._probe
         self.wake()
 
+    async def hold(self) -> bool:
+        """Let the call under way end, and begin none until release(), writes included; False: the shift ended first."""
+        return not self.is_retired and await self._standstill.begin()
+
+    def release(self) -> None:
+        """Go on after hold(). Idempotent."""
+        self._standstill.release()
+
+    def replace(self, driver: Driver) -> None:
+        """While it is held: another driver, opened already, serves from now on, with the scans that the list holds."""
+        assert self._standstill.is_wanted, "between two calls only"
+        self._driver = driver
+        self._orders = Orders(driver)
+        self._is_subscribing = isinstance(driver, Subscribes)
+        self._begun = BegunScan(driver if isinstance(driver, Begins) else None, self._landed)
+        self._early = 0
+        self._follow()
+        if self._is_subscribing and self.is_asking:  # what it told of before is not known here
+            self._due = (1 << len(self._scans)) - 1
+
     def retire(self) -> None:
         """Take no more scans and writes, and never again touch anything outside. Idempotent."""
         if self.is_retired:
             return
         self.is_retired = True
-        self.is_asking = False
+        self.is_asking = self._is_asleep = False
         self._due = 0
         self.deadline = inf
+        self._begun.withdraw()
         if self._alarm is not None:
             self._alarm.cancel()
         self._lane.refuse_all("E4105 the device is not connected; nothing was sent")
+        self._standstill.give_up()
 
     async def _loop(self) -> None:
-        writes_in_a_row = 0
         while not self.is_retired:
-            if self._lane and not (self._due and writes_in_a_row >= WRITES_IN_A_ROW_MAX):
-                writes_in_a_row += 1
+            if self._begun.trouble is not None:
+                await self._end_begun()
+            elif self._standstill.is_wanted and not self._begun.is_under_way:
+                await self._standstill.stand()
+            elif self._may_take_order:
+                self._writes_in_a_row += 1
                 await self._take_order()
-            elif self._due:
-                writes_in_a_row = 0
-                bit = self._due & -self._due
-                self._due ^= bit
-                self._early &= ~bit
-                self._reading = bit
-                await self._scan(self._scans[bit.bit_length() - 1])
-                self._reading = 0
+            elif self._due and not self._begun.is_under_way:
+                self._writes_in_a_row = 0
+                scan = self._take_due()
+                await self._scan(scan, self._driver.read(scan.plan), self._clock.monotonic())
             else:
                 self._idle = asyncio.get_running_loop().create_future()
+                self._is_asleep = True
                 await self._idle
 
-    async def _scan(self, scan: Scan) -> None:
-        started = self._clock.monotonic()
+    @property
+    def _may_take_order(self) -> bool:
+        """Writes go before scans and into one that was begun, but not for ever; what is read back waits for its end."""
+        is_reading = self._begun.is_under_way
+        if not self._lane or self._standstill.is_wanted or (is_reading and not self._lane.is_write_next):
+            return False
+        return self._writes_in_a_row < WRITES_IN_A_ROW_MAX or not (self._due or is_reading)
+
+    def _take_due(self) -> Scan:
+        """The most important of the scans that wait; it is under way from now on."""
+        bit = self._due & -self._due
+        self._due ^= bit
+        self._early &= ~bit
+        self._reading = bit
+        return self._scans[bit.bit_length() - 1]
+
+    async def _scan(self, scan: Scan, result: Awaitable[Sequence[Batch]], started: float) -> None:
         self.call = "read"
         self.deadline = started + scan.patience_s
         try:
-            batches = await self._driver.read(scan.plan)
+            batches = await result
         except GatewayError as error:
             self.deadline = inf
             failure = failure_of(error)
             if failure.event is not None:
                 self._account.count_failed_scan(failure.quality)
+                if error.partial and self._counts(scan):
+                    self._outlet.publish(error.partial)  # the slot tells every tag that the line is gone
                 raise
             if self._counts(scan):
-                self._failed(scan, failure, error.partial if isinstance(error, NoReply) else ())
-            return
-        self.deadline = inf
+                self._failed(scan, failure, error.partial)
+        else:
+            self.deadline = inf
+            self._scanned(scan, batches, started)
+        self._reading = 0
+
+    def _scanned(self, scan: Scan, batches: Sequence[Batch], started: float) -> None:
+        """A scan was answered. On the hot path."""
         if not self._counts(scan):
             return
         rows = 0
@@ -239,53 +281,68 @@ class Shift:
             self._answered()
             self._account.recovered()
 
+    def _begin_scan(self) -> None:
+        """Begin the next scan that is due; where the driver cannot, the task reads it. On the hot path."""
+        due, early = self._due, self._early
+        scan = self._take_due()
+        if self._begun.begin(scan, self._clock.monotonic()):
+            self.call = "read"
+        else:
+            self._due, self._early, self._reading = due, early, 0
+            self.wake()
+
+    def _landed(self) -> None:
+        """A begun scan has landed. On the hot path."""
+        begun = self._begun
+        if not begun.is_under_way:
+            return
+        batches = begun.land()
+        if batches is not None:
+            try:
+                self._scanned(begun.scan, batches, begun.started)
+            except Exception as error:  # noqa: BLE001 - rows that nobody can take end this shift, not the line
+                begun.trouble = error
+        if begun.trouble is None:
+            self._reading = self._writes_in_a_row = 0
+            if self._due and self._is_asleep and not self._standstill.is_wanted and not self._lane:
+                self._begin_scan()
+                return
+        if begun.trouble is not None or self._standstill.is_wanted or self._due or self._lane:
+            self.wake()
+
+    async def _end_begun(self) -> None:
+        """See to a begun scan that did not land as usual. Raises what ends the shift."""
+        begun = self._begun
+        trouble, begun.trouble = begun.trouble, None
+        if isinstance(trouble, Exception):
+            raise trouble
+        assert trouble is not None
+        await self._scan(begun.scan, trouble.end(), begun.started)
+
     def _counts(self, scan: Scan) -> bool:
         """Whether what a scan brought is to be published: not after the end, nor when its plan was exchanged."""
         return not self.is_retired and scan in self._scans
 
     async def _take_order(self) -> None:
-        order = self._lane.take()
-        if isinstance(order, ReadOrder):
-            await self._read_back(order)
-        elif order is not None:
-            await self._write(order)
-
-    async def _write(self, order: Order) -> None:
-        self._introduce(order.tags)
-        self._begin("write", WRITE_DEADLINE_S)
+        order, begun = self._lane.take(), self._begun
         try:
-            results = await self._driver.write(order.commands)
-            assert len(results) == len(order.commands), "Driver.write gives one result per command"
-            order.finish(results)
+            if isinstance(order, ReadOrder):
+                self._begin("read", OUT_OF_TURN_DEADLINE_S)
+                await self._orders.read_back(order)
+            elif order is not None:
+                begun.hold(self._clock.monotonic())
+                self._begin("write", WRITE_DEADLINE_S)
+                await self._orders.write(order)
         finally:
             self.deadline = inf
-            order.finish_with(Outcome.UNKNOWN, "E4106 the write was cut off; read the device to learn its state")
-
-    async def _read_back(self, order: ReadOrder) -> None:
-        """Read single tags; a silent device is told to the caller only, a lost line to the slot as well."""
-        plan = self._driver.plan(order.tags)
-        self._begin("read", OUT_OF_TURN_DEADLINE_S)
-        try:
-            order.finish(await self._driver.read(plan))
-        except GatewayError as error:
-            order.fail(error)
-            if failure_of(error).event is not None:
-                raise
-        finally:
-            self.deadline = inf
-            order.fail(NotConnected("the read was cut off", code="E4105"))
+        if begun.is_under_way:
+            begun.go_on(self._clock.monotonic())
+            self.call = "read"
 
     def _follow(self) -> None:
         """Name the scans to a driver that subscribes to them."""
         if isinstance(self._driver, Subscribes):
             self._driver.follow([(scan.plan, scan.period_s) for scan in self._scans])
-
-    def _introduce(self, tags: Sequence[BoundTag]) -> None:
-        """A fresh driver learns of tags by plans; what was not scanned yet may be written all the same."""
-        new = [tag for tag in tags if tag.id not in self._known]
-        if new:
-            self._driver.plan(new)
-            self._known.update(tag.id for tag in new)
 
     def _begin(self, call: str, limit_s: float) -> None:
         self.call = call

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from framegate.contract.command import Outcome, Write, WriteResult
 from framegate.contract.driver import BoundTag, Driver, DriverContext
@@ -39,6 +40,18 @@ STOP_GRACE_S = 0.2  # the same two while the gateway stops: together under 1 s
 STOP_CLOSE_S = 0.6
 RECONNECT_MAX_S = 6.0  # a device that is back is read again within 10 s, however long it was away
 LEFT_BEHIND_MAX = 4  # hanging tasks of one slot; with more it waits for one to end
+
+
+class Service(NamedTuple):
+    """What a slot serves a device with.
+
+    factory  makes drivers that may read these scans; None: the one that there is is opened again and again
+    scans    made by scans_of
+    """
+
+    factory: Callable[[], Driver] | None
+    scans: Sequence[Scan]
+    context: DriverContext
 
 
 class Slot:
@@ -150,6 +163,58 @@ class Slot:
             self.restart()  # the new tables that it waits for
         return old
 
+    # -- another driver, between two scans: see swap.py --------------------------------------------------------
+
+    @property
+    def driver(self) -> Driver:
+        return self._driver
+
+    @property
+    def service(self) -> Service:
+        return Service(self._factory, self.scans, self._context)
+
+    @property
+    def shift(self) -> Shift | None:
+        """The driver in service; None while there is none."""
+        return self._shift if self._shift is not None and not self._shift.is_retired else None
+
+    def replace(self, driver: Driver, service: Service) -> None:
+        """While the shift is held: this driver, opened already, serves from now on; the one before is not closed."""
+        assert self._shift is not None
+        self._use(service)
+        self._driver = driver
+        self._needs_close, self._needs_fresh = True, False
+        self._shift.replace(driver)
+
+    def succeed(self, service: Service) -> None:
+        """The driver in service, if any, is closed, and a fresh one is opened in its place."""
+        self.restart()
+        if self._shift is not None:
+            self._shift.retire()
+        self._use(service)
+
+    def _use(self, service: Service) -> None:
+        assert [scan.period_s for scan in service.scans] == [scan.period_s for scan in self._scans], "the same classes"
+        self._factory, self._scans[:], self._context = service
+
+    async def set_down(self) -> None:
+        """While the shift is held: close the driver; it is opened again or replaced before the shift is released."""
+        await self._close(CLOSE_DEADLINE_S)
+
+    async def dismiss(self, driver: Driver, limit_s: float = CLOSE_DEADLINE_S) -> None:
+        """Close a driver; one that hangs is left behind."""
+        task = asyncio.create_task(driver.close(), name=f"close {self.name}")
+        try:
+            await asyncio.wait((task,), timeout=limit_s)
+        except asyncio.CancelledError:  # the gateway stops: the close has the time that every close has then
+            await asyncio.wait((task,), timeout=min(limit_s, STOP_CLOSE_S))
+            raise
+        finally:
+            if not task.done():
+                self._leave_behind(task, "close")
+        if task.done() and not task.cancelled() and (error := task.exception()) is not None:
+            self._account.close_failed(failure_of(error), error)
+
     # -- called by the scheduler ------------------------------------------------------------------------------
 
     def due(self, classes: int) -> None:
@@ -164,7 +229,7 @@ class Slot:
 
     def sweep(self, now: float) -> None:
         shift = self._shift
-        if shift is None or now < shift.deadline or self._worker is None:
+        if shift is None or self._worker is None or not shift.is_overdue(now):
             return
         if not self._worker.cancelling():
             self._is_overdue = True
@@ -307,14 +372,7 @@ class Slot:
         if not self._needs_close:
             return
         self._needs_close = False
-        task = asyncio.create_task(self._driver.close(), name=f"close {self.name}")
-        try:
-            await asyncio.wait((task,), timeout=limit_s)
-        finally:
-            if not task.done():
-                self._leave_behind(task, "close")
-        if task.done() and not task.cancelled() and (error := task.exception()) is not None:
-            self._account.went_down(failure_of(error), Event.BROKEN, 0.0, error)
+        await self.dismiss(self._driver, limit_s)
 
     def _cancel_worker(self) -> None:
         assert self._worker is not None

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import socket
 import sys
 import threading
 import tracemalloc
@@ -25,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from framegate.contract.command import Outcome, Write
-from framegate.contract.driver import BoundTag, Driver, DriverContext, Plan
+from framegate.contract.driver import Begins, BoundTag, Driver, DriverContext, Plan
 from framegate.contract.errors import GatewayError, NoReply, NotConnected
 from framegate.contract.frame import Batch, Kind
 from framegate.contract.ports import Clock, Lease, Lines, Log
@@ -68,6 +69,7 @@ async def check_driver(
     await exam.plan_is_pure()
     await exam.close_follows_failed_open()
     await exam.scans_have_shape()
+    await exam.begun_scans_are_as_read()
     await exam.writes_are_answered(writes)
     await exam.cancelled_read_leaves_nothing()
     if silence is not None:
@@ -138,6 +140,37 @@ class _Exam:
             _require(len(set(values)) == len(values), "every scan has value columns of its own")
             await _close(driver)
 
+    async def begun_scans_are_as_read(self) -> None:
+        """Of a driver that Begins: a scan lands once, brings what `read` brings, and is over when it is withdrawn."""
+        driver = self.factory()
+        if not isinstance(driver, Begins):
+            return
+        plan = driver.plan(self.tags)
+        _require(driver.begin(plan, lambda: None) is None, "nothing begins before open")
+        await _within(driver.open(self.context), "open")
+        columns = {id(batch.tag) for batch in await _read(driver, plan)}
+        for _ in range(3):
+            landed = _Landed()
+            begun = driver.begin(plan, landed)
+            _require(not landed.times, "`landed` is never called from within begin")
+            _require(begun is not None, "a scan can be begun after one that was read")
+            assert begun is not None
+            await _within(landed.first, "a begun scan")
+            batches = begun.batches()
+            batches = await _within(begun.end(), "end") if batches is None else batches
+            self._check_batches(batches)
+            _require(columns == {id(batch.tag) for batch in batches}, "a begun scan has the tag arrays of a read")
+            _require(landed.times == 1, "a begun scan lands once")
+        landed = _Landed()
+        begun = driver.begin(plan, landed)
+        if begun is not None:
+            begun.withdraw()
+        await self._read_after_trouble(driver, plan)
+        for _ in CANCEL_AFTER_TURNS:
+            await asyncio.sleep(0)
+        _require(not landed.times, "what was withdrawn never lands")
+        await _close(driver)
+
     def _check_batches(self, batches: Sequence[Batch]) -> None:
         kinds = {int(tag.id): tag.type.kind for tag in self.tags}
         answered: list[int] = []
@@ -166,6 +199,7 @@ class _Exam:
 
     async def writes_are_answered(self, writes: Sequence[Write]) -> None:
         driver = self.factory()
+        driver.plan(self.tags)  # as the runtime does: it tells a driver what the tags of writes are
         await _within(driver.open(self.context), "open")
         _require(len(await _within(driver.write([]), "write")) == 0, "no commands, no results")
         results = await _within(driver.write(writes), "write")
@@ -257,10 +291,26 @@ class _Exam:
         _require(False, "read after close raises")
 
 
+class _Landed:
+    """Counts how often it is called; `first` is done from the first time on."""
+
+    def __init__(self) -> None:
+        self.times = 0
+        self.first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def __call__(self) -> None:
+        self.times += 1
+        if not self.first.done():
+            self.first.set_result(None)
+
+
 class _RefusingLines:
     """No endpoint can be reached."""
 
     async def acquire(self, endpoint: str, make_session: Callable[[], Any], *, is_shared: bool = True) -> Lease[Any]:
+        raise NotConnected(f"endpoint {endpoint}: connection refused, as the exam wants it")
+
+    async def hand_over(self, endpoint: str) -> socket.socket:
         raise NotConnected(f"endpoint {endpoint}: connection refused, as the exam wants it")
 
     def credentials(self, endpoint: str) -> None:

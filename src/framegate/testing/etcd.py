@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from framegate.testing.plant import free_port
+from framegate.testing.ports import free_port
 
 STARTS_MAX = 3
 START_S_MAX = 20.0

@@ -7,10 +7,11 @@ proves it. They hold no protocol: what a fake line answers is scripted by the te
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from framegate.contract.errors import Misconfigured, NotConnected, StoreFailed
 from framegate.contract.frame import Batch, Tag, TagId, Value, ValueType
@@ -181,6 +182,21 @@ class FakeLease(Generic[S]):
             give_back()
 
 
+class _Remote(asyncio.Protocol):
+    """The far end of a socket that was handed over."""
+
+    def __init__(self, answer: Callable[[bytes], bytes]) -> None:
+        self._answer = answer
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        assert self._transport is not None
+        self._transport.write(self._answer(data))
+
+
 @dataclass
 class FakeLines:
     """The pool in memory.
@@ -209,6 +225,20 @@ class FakeLines:
             line.attach(users.session)
         users.leases += 1
         return FakeLease(users.session, lambda: self._give_back(endpoint, users))
+
+    async def hand_over(self, endpoint: str) -> socket.socket:
+        await asyncio.sleep(0)
+        if endpoint not in self.answers:
+            raise Misconfigured(f"endpoint {endpoint}: there is no such row; add it to endpoints.yml")
+        if self.is_refusing:
+            raise NotConnected(f"memory://{endpoint}: connection refused")
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        answer = self.answers[endpoint]
+        await asyncio.get_running_loop().create_unix_connection(lambda: _Remote(answer), sock=ours)
+        self.opened += 1
+        return theirs
 
     def credentials(self, endpoint: str) -> Credentials | None:
         return self.logins.get(endpoint)

@@ -21,6 +21,8 @@ from collections.abc import Callable
 from enum import Enum, unique
 from typing import TypeAlias
 
+from framegate.testing.ports import free_port
+
 CHUNK_BYTES = 64 * 1024
 CONNECT_S_MAX = 5.0
 THIN_PIECES_PER_S = 10
@@ -50,7 +52,7 @@ class FaultProxy:
 
     def __init__(self, far_port: int) -> None:
         self.far_port = far_port
-        self.port = 0
+        self.port = free_port()
         self.is_black_hole = False
         self.slice_bytes = 0
         self.bytes_per_s = 0
@@ -60,9 +62,8 @@ class FaultProxy:
         self._relays: dict[asyncio.Task[None], _Relay] = {}
 
     async def listen(self) -> None:
-        """Take connections, the first time on a port that the system chooses."""
+        """Take connections, always on the same port."""
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
-        self.port = int(self._server.sockets[0].getsockname()[1])
 
     async def close(self) -> None:
         """Refuse new connections and reset those that stand. Idempotent."""

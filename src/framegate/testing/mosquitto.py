@@ -10,7 +10,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from framegate.testing.plant import free_port
+from framegate.testing.ports import free_port
 
 START_S_MAX = 15.0
 STOP_S_MAX = 5.0

@@ -179,6 +179,8 @@ class ModbusSession:
 
     def _fill(self, lane: Lane) -> None:
         """Send until the unit has as many requests under way as it takes; what goes together leaves together."""
+        if not (lane.reads or lane.writes):
+            return
         frames: list[bytes] = []
         while lane.flying < lane.pipeline and not lane.not_before:
             exchange = lane.next()
@@ -217,7 +219,7 @@ class ModbusSession:
         line = self._line
         assert line is not None
         try:
-            for data in frames if line.is_datagram else (b"".join(frames),):
+            for data in frames if line.is_datagram or len(frames) == 1 else (b"".join(frames),):
                 line.write(data)
         except NotConnected as error:
             for flight in list(self._flights.values())[-len(frames) :]:
@@ -241,26 +243,24 @@ class ModbusSession:
         self._go_on(lane, exchange)
 
     def _go_on(self, lane: Lane, exchange: Exchange) -> None:
-        if not exchange.open:
-            self._end(lane, exchange)
-        if self._line is None:
-            return
+        is_over = not exchange.open
+        if is_over:
+            lane.take_out(exchange)
         if self._has_ids and not (self._waiting or self._urgent) and (not self._holding or self._turn is lane):
             self._turn = lane
             if lane.not_before:
                 self._enqueue(lane)
             self._fill(lane)
-            return
-        if not self._has_ids:
-            self._pace.answered(self._loop.time())
-        self._enqueue(lane)
-        self._pump()
+        else:
+            if not self._has_ids:
+                self._pace.answered(self._loop.time())
+            self._enqueue(lane)
+            self._pump()
+        if is_over:  # whoever is told takes his time over the rows; the line's other units do not wait for that
+            exchange.finish()
 
     def _end(self, lane: Lane, exchange: Exchange) -> None:
-        lane.remove(exchange)
-        if exchange.is_silent:
-            lane.is_silent = True
-        exchange.forget()
+        lane.take_out(exchange)
         exchange.finish()
 
     def _decode(self, data: bytes) -> None:

@@ -7,7 +7,7 @@ writes. Back-off, quarantine and the rhythm of scans are the runtime's.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from typing import Any
 
@@ -88,8 +88,33 @@ class ModbusDriver:
             # A device that was restarted may have other registers, and this driver may not have made the plan.
             plan.forget_splits(self._opening)
             self._points.update(plan.writable)
-        exchange = await self._exchange(session, plan.asks)
-        if not exchange.faults and not exchange.is_silent:
+        exchange = self._asked(plan.asks)
+        if exchange.open:
+            await self._run(session, exchange)
+        return await self.result(context, session, plan, exchange)
+
+    def begin(self, plan: Plan, landed: Callable[[], None]) -> ReadScan | None:
+        """One scan without a task; None before the first `read` of a plan, and where the line is lost or busy."""
+        assert isinstance(plan, ReadPlan)
+        if self._context is None or self._lease is None or plan.opening is not self._opening:
+            return None
+        session, exchange = self._lease.session, self._asked(plan.asks)
+        try:
+            session.start(exchange)
+        except (NotConnected, Busy):
+            return None
+        if exchange.is_over:
+            return None  # the line broke under it; `read` says so
+        exchange.ended = landed
+        return ReadScan(self, self._context, session, plan, exchange)
+
+    async def result(
+        self, context: DriverContext, session: ModbusSession, plan: ReadPlan, exchange: Exchange
+    ) -> Sequence[Batch]:
+        """What a scan brought whose requests were all asked."""
+        if exchange.error is not None:
+            raise exchange.error
+        if exchange.is_clean:
             return plan.batches(exchange.answers, context.clock.now_ns())  # type: ignore[arg-type]  # no faults: all bytes
         return self._verdict(context, session, plan, await self._isolate(session, plan, exchange))
 
@@ -134,20 +159,13 @@ class ModbusDriver:
     def _misconfigured(self, option: str, text: str) -> Misconfigured:
         return Misconfigured(text, code="E5020", problems=[Problem("drivers", ("options", option), "E5020", text)])
 
-    async def _exchange(
-        self, session: ModbusSession, asks: Sequence[Ask], answers: list[Answer] | None = None
-    ) -> Exchange:
-        """Run a scan's reads; raises NotConnected when the line is lost."""
+    def _asked(self, asks: Sequence[Ask], answers: list[Answer] | None = None) -> Exchange:
+        """A scan's reads, or those whose answers are still NOT_ASKED."""
         options = self._options
-        exchange = Exchange(
+        return Exchange(
             options.unit, asks, timeout_s=options.timeout_s, retries=options.retries, pipeline=options.pipeline,
             answers=answers,
         )  # fmt: skip
-        if exchange.open:
-            await self._run(session, exchange)
-        if exchange.error is not None:
-            raise exchange.error
-        return exchange
 
     async def _run(self, session: ModbusSession, exchange: Exchange) -> None:
         session.start(exchange)
@@ -161,13 +179,17 @@ class ModbusDriver:
             raise
 
     async def _isolate(self, session: ModbusSession, plan: ReadPlan, exchange: Exchange) -> Exchange:
-        """Cut refused reads until only the addresses at fault are refused, within bounds."""
+        """Cut refused reads until only the addresses at fault are refused, within bounds. Raises NotConnected."""
         for _ in range(SPLIT_ROUNDS_MAX):
             refused = plan.splittable(exchange.answers)
             if exchange.is_silent or not refused:
                 break
             answers = plan.split(refused, exchange.answers)
-            exchange = await self._exchange(session, plan.asks, answers)
+            exchange = self._asked(plan.asks, answers)
+            if exchange.open:
+                await self._run(session, exchange)
+            if exchange.error is not None:
+                raise exchange.error
         return exchange
 
     def _verdict(
@@ -186,3 +208,28 @@ class ModbusDriver:
             f"device {context.name} (unit {self._options.unit} at {session.url}): {why}; check power, wiring, unit id"
         )
         raise NoReply(text, code="E5012", partial=partial)
+
+
+class ReadScan:
+    """One scan that was begun; satisfies contract.driver.Begun."""
+
+    __slots__ = ("_context", "_driver", "_exchange", "_plan", "_session")
+
+    def __init__(
+        self, driver: ModbusDriver, context: DriverContext, session: ModbusSession, plan: ReadPlan, exchange: Exchange
+    ) -> None:
+        self._driver, self._context, self._session = driver, context, session
+        self._plan, self._exchange = plan, exchange
+
+    def batches(self) -> Sequence[Batch] | None:
+        exchange = self._exchange
+        if not exchange.is_clean:
+            return None
+        return self._plan.batches(exchange.answers, self._context.clock.now_ns())  # type: ignore[arg-type]  # as above
+
+    async def end(self) -> Sequence[Batch]:
+        return await self._driver.result(self._context, self._session, self._plan, self._exchange)
+
+    def withdraw(self) -> None:
+        self._exchange.ended = None
+        self._session.withdraw(self._exchange)

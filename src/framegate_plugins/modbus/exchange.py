@@ -1,13 +1,13 @@
 """What one driver wants from its device at one time: requests in order, and the answers that came.
 
-An exchange is filled by the session (`client.py`) and read by the driver when `done` is set. It holds one future
-for a whole scan, not one per request.
+An exchange is filled by the session (`client.py`) and read by the driver when it is over. Whoever waits for that is
+called back, or awaits one future for the whole scan; there is none per request.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum, unique
 from typing import TypeAlias
 
@@ -63,7 +63,8 @@ class Ask:
 class Exchange:
     """Requests to one unit that belong together: one scan, or one command's writes.
 
-    done      set when every request is settled, the device fell silent, or the line was lost
+    is_over   every request is settled, the device fell silent, or the line was lost
+    ended     called then; None: nobody waits
     answers   per request
     faults    answers that are no data
     is_silent the device did not answer several times running: the rest was not asked
@@ -71,8 +72,8 @@ class Exchange:
     """
 
     __slots__ = (
-        "_again", "_following", "_silences", "_tries", "answers", "asks", "done", "error", "expires_at", "faults",
-        "is_silent", "is_write", "open", "pipeline", "retries", "timeout_s", "unit",
+        "_again", "_following", "_silences", "_tries", "answers", "asks", "ended", "error", "expires_at", "faults",
+        "is_over", "is_silent", "is_write", "open", "pipeline", "retries", "timeout_s", "unit",
     )  # fmt: skip
 
     def __init__(
@@ -87,7 +88,8 @@ class Exchange:
         self.is_write = False
         self.expires_at = 0.0
         """Loop time after which a write may no longer begin; 0: no such time."""
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.is_over = False
+        self.ended: Callable[[], None] | None = None
         self.answers: list[Answer] = [NOT_ASKED] * len(asks) if answers is None else answers
         self.faults = 0
         self.is_silent = False
@@ -97,7 +99,22 @@ class Exchange:
         self._again = [] if answers is None else [i for i, answer in enumerate(answers) if answer is NOT_ASKED]
         self.open = len(asks) if answers is None else len(self._again)
         self._silences = 0
-        self._tries: dict[int, int] = {}
+        self._tries: dict[int, int] | None = None  # repeats, by index; most exchanges need none
+
+    @property
+    def done(self) -> asyncio.Future[None]:
+        """A future for its end; for one who waits, and instead of `ended`."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self.is_over:
+            done.set_result(None)
+        else:
+            self.ended = lambda: None if done.done() else done.set_result(None)
+        return done
+
+    @property
+    def is_clean(self) -> bool:
+        """Every request was answered with data; to be asked once it is over."""
+        return not self.faults and not self.is_silent and self.error is None
 
     @property
     def has_work(self) -> bool:
@@ -157,10 +174,15 @@ class Exchange:
         self._again.clear()
 
     def finish(self) -> None:
-        if not self.done.done():
-            self.done.set_result(None)
+        """It is over; tells who waits."""
+        if not self.is_over:
+            self.is_over = True
+            if self.ended is not None:
+                self.ended()
 
     def _may_repeat(self, index: int) -> bool:
+        if self._tries is None:
+            self._tries = {}
         tries = self._tries.get(index, 0)
         if tries >= self.retries:
             return False

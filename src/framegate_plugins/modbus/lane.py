@@ -76,10 +76,20 @@ class Lane:
 
     def next(self) -> Exchange | None:
         """The exchange whose request is to be sent next."""
-        for exchange in (*self.writes, *self.reads) if self.writes else self.reads:
+        for exchange in self.writes:
+            if exchange.has_work:
+                return exchange
+        for exchange in self.reads:
             if exchange.has_work:
                 return exchange
         return None
+
+    def take_out(self, exchange: Exchange) -> None:
+        """It is over, one way or another: nothing more of it is sent."""
+        self.remove(exchange)
+        if exchange.is_silent:
+            self.is_silent = True
+        exchange.forget()
 
     def remove(self, exchange: Exchange) -> None:
         lane = self.writes if exchange.is_write else self.reads

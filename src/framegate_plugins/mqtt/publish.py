@@ -11,6 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import add
+from typing import TypeAlias, cast
+
+import orjson
 
 from framegate.contract.connector import Window
 from framegate_plugins.mqtt.codec import PACKET_BYTES_MAX
@@ -24,11 +28,15 @@ ROUTES_MAX = 65_536
 BACKFILL_PROPERTY: UserProperties = (("backfill", "true"),)
 """Carried by every message with rows that newer ones have overtaken."""
 POSITION_DIGITS_MAX = 20
+RUN_MIN, RUN_MAX = 16, 4_096
+"""Messages that are written at once."""
+HEAD_BYTES_MAX = 5
 HEADS_MAX = 16_384
 """Fixed headers that are kept; longer tails of the distribution are written anew each time."""
 _ALIAS_BYTES = 3
 _DUP, _RETAIN = 0x08, 0x01
 _NO_TOPIC = b"\0\0"
+_Common: TypeAlias = tuple[bytes, bytes, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +77,7 @@ class PublishWriter:
         self._blocks: Sequence[bytes] = ()
         # What messages of one topic have in common while positions have `digits` digits: topic, everything between
         # packet identifier and position, and the bytes of a packet without its payload.
-        self._common: dict[bytes, tuple[bytes, bytes, int]] = {}
+        self._common: dict[bytes, _Common] = {}
         self._digits = 0
         self._heads: dict[int, bytes] = {}  # by remaining length
         self._first = 0
@@ -91,6 +99,50 @@ class PublishWriter:
         """
         if window.encoding != self._encoding or window.is_backfill != self._is_backfill:
             self._prepare(window)
+        self.refusal = ""
+        heads, written = self._heads_for(dup=dup), 0
+        while more := self._add_known(window, indices[written:], packet_ids[written:], bytes_max, heads):
+            written += more
+        return written + self._add_each(window, indices[written:], packet_ids[written:], bytes_max, dup=dup)
+
+    def _add_known(
+        self, window: Window, indices: Sequence[int], packet_ids: Sequence[int], bytes_max: int, heads: dict[int, bytes]
+    ) -> int:
+        """Write neighbours whose topics are known column by column: how many, from the first on. 0: not these."""
+        first = self._common.get(window.key[indices[0]]) if isinstance(indices, range) and indices else None
+        if first is None:
+            return 0
+        each = first[2] + len(window.payload[indices[0]]) + HEAD_BYTES_MAX
+        limit = min(len(indices), RUN_MAX, (bytes_max - self.size) * 7 // (each * 8))  # others may be longer
+        if limit < RUN_MIN:
+            return 0
+        run = slice(indices[0], indices[0] + limit)
+        payloads, known = window.payload[run], list(map(self._common.get, window.key[run]))
+        digits = orjson.dumps(list(window.position[run]))[1:-1].split(b",") if self._has_positions else [b""] * limit
+        if None in known or set(map(len, digits)) != {self._digits}:
+            return 0
+        topics, middles, fixed = zip(*cast(list[_Common], known), strict=True)
+        bodies = list(map(add, fixed, map(len, payloads)))
+        if max(bodies) + HEAD_BYTES_MAX > self.style.packet_bytes_max:
+            return 0
+        found = cast(list[bytes], list(map(heads.get, bodies)))
+        if None in found:
+            found = [self._head(body) for body in bodies]
+        size = self.size + sum(bodies) + sum(map(len, found))
+        if size >= bytes_max:
+            return 0
+        parts = [b""] * (6 * limit)
+        parts[0::6], parts[1::6], parts[3::6], parts[4::6], parts[5::6] = found, topics, middles, digits, payloads
+        if packet_ids:
+            parts[2::6] = [packet_id.to_bytes(2, "big") for packet_id in packet_ids[:limit]]
+        self.parts += parts
+        self.size = size
+        return limit
+
+    def _add_each(
+        self, window: Window, indices: Sequence[int], packet_ids: Sequence[int], bytes_max: int, *, dup: bool
+    ) -> int:
+        """Message by message, learning topics, lengths and digits."""
         heads, common = self._heads_for(dup=dup), self._common
         extend, has_positions, size = self.parts.extend, self._has_positions, self.size
         keys, payloads, positions = window.key, window.payload, window.position
@@ -174,7 +226,7 @@ class PublishWriter:
             self._heads[body] = head
         return head
 
-    def _common_of(self, key: bytes) -> tuple[bytes, bytes, int] | None:
+    def _common_of(self, key: bytes) -> _Common | None:
         """What the messages of a topic have in common; None when no message may carry it."""
         is_known = key in self._routes
         route = self._routes.get(key) or self._route(key)

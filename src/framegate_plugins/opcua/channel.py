@@ -22,6 +22,7 @@ from asyncua.ua.uaerrors import UaError
 
 from framegate.contract.errors import DeviceRefused, FrameBroken, GatewayError, NoReply, NotConnected
 from framegate.contract.ports import Line
+from framegate_plugins.opcua.read_request import ReadRequest
 from framegate_plugins.opcua.status import name_of
 from framegate_plugins.opcua.wire import Reader
 
@@ -215,7 +216,8 @@ class Channel:
         header.AuthenticationToken = self.token
         header.RequestHandle = ua.UInt32(number)
         header.TimeoutHint = ua.UInt32(int(timeout_s * 1000))
-        data = connection.message_to_binary(struct_to_binary(request), kind, number)  # type: ignore[arg-type]
+        body = request.encode() if isinstance(request, ReadRequest) else struct_to_binary(request)
+        data = connection.message_to_binary(body, kind, number)  # type: ignore[arg-type]
         self._write(data)
         return number
 

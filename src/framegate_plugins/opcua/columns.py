@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import Any, Final
 
 import numpy as np
@@ -30,14 +29,13 @@ from framegate.contract.frame import (
 from framegate.contract.quality import Quality, is_bad
 from framegate_plugins.opcua.options import SourceTime
 from framegate_plugins.opcua.points import Point
+from framegate_plugins.opcua.records import record
 from framegate_plugins.opcua.times import EPOCH_TICKS, NS_TICKS_MAX, NS_TICKS_MIN, TICK_NS
 from framegate_plugins.opcua.values import NATURAL, fit
 from framegate_plugins.opcua.wire import (
     FIXED,
     SERVER_BIT,
-    SERVER_PICO_BIT,
     SOURCE_BIT,
-    SOURCE_PICO_BIT,
     STATUS_BIT,
     VALUE_BIT,
     Reader,
@@ -53,7 +51,6 @@ LAYOUTS_MAX: Final = 64
 _EMPTY: Final = {Kind.FLOAT: float("nan"), Kind.INT: 0, Kind.UINT: 0, Kind.BOOL: False, Kind.OBJECT: None}
 _KINDS: Final = tuple(Kind)
 _TYPES: Final = tuple(ValueType)
-_NUMPY: Final = {"?": "u1"}  # a Boolean is any byte that is not 0
 _HANDLE_BYTES: Final = 4
 
 Indexes = npt.NDArray[np.int64]
@@ -77,24 +74,6 @@ def _fits() -> npt.NDArray[np.bool_]:
 
 
 _FITS: Final = _fits()
-
-
-@cache
-def _record(mask: int, kind: int, *, has_handle: bool) -> np.dtype[Any]:
-    """How one DataValue of a type of one width stands in a message, with its client handle before it or not."""
-    code = FIXED[kind].format[-1]
-    fields: list[tuple[str, str]] = [("handle", "<u4")] if has_handle else []
-    fields += [("mask", "u1"), ("kind", "u1"), ("value", _NUMPY.get(code, f"<{code}"))]
-    for bit, name, form in (
-        (STATUS_BIT, "status", "<u4"),
-        (SOURCE_BIT, "source", "<i8"),
-        (SOURCE_PICO_BIT, "source_pico", "<u2"),
-        (SERVER_BIT, "server", "<i8"),
-        (SERVER_PICO_BIT, "server_pico", "<u2"),
-    ):
-        if mask & bit:
-            fields.append((name, form))
-    return np.dtype(fields)
 
 
 class Columns:
@@ -239,7 +218,7 @@ class _Rows:
         mask, kind = data[at + head], data[at + head + 1]
         if not mask & VALUE_BIT or kind not in FIXED:
             return 0
-        form = _record(mask & 0x3F, kind, has_handle=places is None)
+        form = record(mask & 0x3F, kind, has_handle=places is None)
         count = min(left, (len(data) - at) // form.itemsize)
         last = at + (RUN_MIN - 1) * form.itemsize + head
         if count < RUN_MIN or data[last] != mask or data[last + 1] != kind:

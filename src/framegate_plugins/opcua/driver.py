@@ -14,7 +14,7 @@ import numpy as np
 
 from framegate.contract.command import Outcome, Write, WriteResult
 from framegate.contract.driver import BoundTag, DriverContext, Found, Plan
-from framegate.contract.errors import GatewayError, NotConnected
+from framegate.contract.errors import DeviceRefused, FrameBroken, GatewayError, NotConnected
 from framegate.contract.frame import Batch, Int32Column, TagId
 from framegate_plugins.opcua.browser import Browser
 from framegate_plugins.opcua.columns import Columns
@@ -77,7 +77,10 @@ class OpcuaDriver:
         await self.close()
         self._context = context
         session = self._session = Session(context, self._options)
-        await session.open()
+        try:
+            await session.open()
+        except (DeviceRefused, FrameBroken) as error:  # whatever it is of a session, there is none
+            raise NotConnected(error.text, code=error.stable_code) from error
         publisher = self._publisher = Publisher(session, context.clock, context.ready)
         types = self._types = Types(session)
         self._writer = Writer(session, types, context.clock, write_timestamp=self._options.write_timestamp)

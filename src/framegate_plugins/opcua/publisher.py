@@ -8,17 +8,18 @@ and every tag is told. Source: OPC UA Part 4, 5.13.1 and 5.13.5.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
 from asyncua import ua
-from asyncua.ua.attribute_ids import AttributeIds
 from asyncua.ua.status_codes import StatusCodes
 
 from framegate.contract.driver import Plan
 from framegate.contract.errors import DeviceRefused, FrameBroken, GatewayError, NotConnected
 from framegate.contract.ports import Clock
 from framegate_plugins.opcua.channel import Channel
+from framegate_plugins.opcua.read_request import item
 from framegate_plugins.opcua.session import Session
 from framegate_plugins.opcua.status import name_of
 from framegate_plugins.opcua.watch import Watch
@@ -48,6 +49,7 @@ class Publisher:
         self._heard: dict[int, float] = {}
         self._number: dict[int, int] = {}  # last of the data messages
         self._acknowledgements: list[ua.SubscriptionAcknowledgement] = []
+        self._answers: deque[asyncio.Future[bytes]] = deque()  # that are not read yet
         self._under_way = 0
         self._heartbeat: asyncio.Task[None] | None = None
         self._last_heard = clock.monotonic()
@@ -100,6 +102,15 @@ class Publisher:
     # -- answers ------------------------------------------------------------------------------------------------
 
     def _answered(self, answer: asyncio.Future[bytes]) -> None:
+        """Have it read in a turn of the loop of its own: the answer to a write does not wait until many are."""
+        self._answers.append(answer)
+        if len(self._answers) == 1:
+            asyncio.get_running_loop().call_soon(self._read_next)
+
+    def _read_next(self) -> None:
+        answer = self._answers.popleft()
+        if self._answers:
+            asyncio.get_running_loop().call_soon(self._read_next)
         self._under_way -= 1
         channel = self._channel
         if channel.error is not None or answer.cancelled() or answer.exception() is not None:
@@ -163,7 +174,7 @@ class Publisher:
 
     async def _beat(self, channel: Channel) -> None:
         """Fail the channel once the server, or one of its subscriptions, is silent for too long."""
-        state = ua.ReadValueId(NodeId=ua.NodeId(ua.Int32(_STATE)), AttributeId=AttributeIds.Value)
+        state = item(ua.NodeId(ua.Int32(_STATE)))
         while channel.error is None:
             await self._clock.sleep(HEARTBEAT_S)
             self.ask()

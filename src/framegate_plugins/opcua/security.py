@@ -22,14 +22,16 @@ from asyncua.crypto.security_policies import (
     encrypt_asymmetric,
     sign_asymmetric,
 )
+from asyncua.ua.status_codes import StatusCodes
 from asyncua.ua.ua_binary import Primitives
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
-from framegate.contract.errors import Misconfigured, NotConnected
+from framegate.contract.errors import DeviceRefused, GatewayError, Misconfigured, NotConnected
 from framegate.contract.ports import Credentials
 from framegate_plugins.opcua.options import Options
-from framegate_plugins.opcua.pki import Identity, Pki, certificate_from
+from framegate_plugins.opcua.pki import Identity, Pki, certificate_from, short, thumbprint
+from framegate_plugins.opcua.status import name_of
 
 POLICIES: Final[Mapping[str, type[SecurityPolicy]]] = {
     "Basic256Sha256": SecurityPolicyBasic256Sha256,
@@ -41,7 +43,14 @@ MODES: Final = {
     "sign": ua.MessageSecurityMode.Sign,
     "sign_and_encrypt": ua.MessageSecurityMode.SignAndEncrypt,
 }
-_NO_ENDPOINT, _NO_TOKEN, _IN_THE_CLEAR = "E2724", "E2725", "E2726"
+_NO_ENDPOINT, _NO_TOKEN, _IN_THE_CLEAR, _NOT_ADMITTED, _UNSIGNED = "E2724", "E2725", "E2726", "E2780", "E2781"
+_IDENTITY: Final = frozenset(
+    (
+        StatusCodes.BadIdentityTokenInvalid, StatusCodes.BadIdentityTokenRejected, StatusCodes.BadUserAccessDenied,
+        StatusCodes.BadUserSignatureInvalid,
+    )
+)  # fmt: skip
+"""What a server answers to somebody whom it does not let in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +127,10 @@ def identify(
 ) -> None:
     """Fill in who the session is for.
 
-    raises NotConnected E2725 - the server does not take such; E2726 - a password would travel in the clear
+    raises NotConnected E2725 - the server does not take such; E2726 - a password would travel in the clear; E2781 -
+           the key of a certificate cannot be proven
     """
-    token = next((each for each in offered if each.TokenType == user.token_type), None)
+    token = _token(offered, user.token_type)
     if token is None:
         names = ", ".join(sorted({each.TokenType.name for each in offered})) or "none"
         text = f"the server takes no {user.token_type.name} identity here, but {names}; set `identity`, or credentials"
@@ -130,6 +140,9 @@ def identify(
     if user.credentials is not None:
         parameters.UserIdentityToken = _user_name(user.credentials, uri, policy, server_certificate, nonce)
     elif user.certificate:
+        if uri == SecurityPolicyNone.URI:
+            text = "the server does not say how the key of a user's certificate is to be proven; set security: sign"
+            raise NotConnected(text, code=_UNSIGNED)
         parameters.UserIdentityToken = ua.X509IdentityToken(CertificateData=ua.ByteString(user.certificate))
         signature, algorithm = sign_asymmetric(user.key, challenge, uri)  # type: ignore[no-untyped-call]
         parameters.UserTokenSignature.Signature = signature
@@ -137,6 +150,28 @@ def identify(
     else:
         parameters.UserIdentityToken = ua.AnonymousIdentityToken()
     parameters.UserIdentityToken.PolicyId = token.PolicyId
+
+
+def _token(offered: Sequence[ua.UserTokenPolicy], kind: ua.UserTokenType) -> ua.UserTokenPolicy | None:
+    """The first of a kind, those before others whose algorithms are not out of date."""
+    known = {"", *(each.URI for each in POLICIES.values())}
+    fit = [each for each in offered if each.TokenType == kind]
+    return min(fit, key=lambda each: str(each.SecurityPolicyUri or "") not in known, default=None)
+
+
+def not_admitted(error: DeviceRefused, user: User, url: str) -> GatewayError:
+    """What is told of a login that a server has refused, and what to do about it."""
+    if error.quality not in _IDENTITY:
+        return error
+    if user.credentials is not None:
+        who, advice = f"user {user.credentials.username!r}", "check name and password, and what the server lets them do"
+    elif user.certificate:
+        mark = short(thumbprint(certificate_from(user.certificate)))
+        who, advice = f"the user with certificate {mark}", "have it trust that certificate, as one of a user"
+    else:
+        who, advice = "anybody without a name", "set credentials in the endpoint's row"
+    text = f"{url}: the server does not let in {who} ({name_of(error.quality)}); {advice}"
+    return NotConnected(text, code=_NOT_ADMITTED)
 
 
 def _user_name(

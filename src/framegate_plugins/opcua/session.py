@@ -21,12 +21,13 @@ from asyncua.ua.attribute_ids import AttributeIds
 from asyncua.ua.ua_binary import from_binary
 
 from framegate.contract.driver import DriverContext
-from framegate.contract.errors import FrameBroken, GatewayError, Misconfigured, NotConnected
+from framegate.contract.errors import DeviceRefused, FrameBroken, GatewayError, Misconfigured, NotConnected
 from framegate.contract.ports import Lease
 from framegate_plugins.opcua.channel import MESSAGE_BYTES_MAX, RENEW_SHARE, Channel
 from framegate_plugins.opcua.options import Options
 from framegate_plugins.opcua.pki import WARN_DAYS, Identity, Pki, application_uri, days_left
-from framegate_plugins.opcua.security import User, choose, identify, judged, policy_of, user_of
+from framegate_plugins.opcua.read_request import ReadRequest, item
+from framegate_plugins.opcua.security import User, choose, identify, judged, not_admitted, policy_of, user_of
 from framegate_plugins.opcua.wire import BROKEN, Reader
 
 SESSION_TIMEOUT_MS: Final = 60_000.0
@@ -124,19 +125,16 @@ class Session:
         """Any service; the reader stands behind the header. raises NotConnected, NoReply, DeviceRefused, FrameBroken"""
         return await self.channel.call(request, self.timeout_s)
 
-    async def read(self, items: Sequence[ua.ReadValueId]) -> Reader:
-        """Values of at most `limits.read` attributes: the reader stands before the array of DataValues."""
-        both = ua.TimestampsToReturn.Both
-        return await self.call(
-            ua.ReadRequest(Parameters=ua.ReadParameters(TimestampsToReturn=both, NodesToRead=list(items)))
-        )
+    async def read(self, items: Sequence[bytes]) -> Reader:
+        """Values of at most `limits.read` items of read_request: the reader stands before the array of DataValues."""
+        return await self.call(ReadRequest(items))
 
     async def values(self, nodes: Sequence[ua.NodeId], attribute: AttributeIds) -> list[tuple[Any, int]]:
         """One attribute of any number of nodes: natural value and status, in order."""
         found: list[tuple[Any, int]] = []
         for start in range(0, len(nodes), self.limits.read):
             part = nodes[start : start + self.limits.read]
-            reader = await self.read([ua.ReadValueId(NodeId=node, AttributeId=attribute) for node in part])
+            reader = await self.read([item(node, attribute) for node in part])
             if reader.count() != len(part):
                 raise FrameBroken("an answer to Read has another number of values than were asked for", code=BROKEN)
             for _ in part:
@@ -225,7 +223,10 @@ class Session:
         challenge = certificate + server_nonce
         parameters.ClientSignature.Signature = policy.asymmetric_cryptography.signature(challenge)  # type: ignore[no-untyped-call]
         identify(parameters, user, endpoint.UserIdentityTokens, policy, certificate, server_nonce)
-        await channel.call(ua.ActivateSessionRequest(Parameters=parameters), self.timeout_s)
+        try:
+            await channel.call(ua.ActivateSessionRequest(Parameters=parameters), self.timeout_s)
+        except DeviceRefused as error:
+            raise not_admitted(error, user, channel.url) from error
         self._is_activated = True
 
     def _check(

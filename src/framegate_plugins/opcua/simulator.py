@@ -11,13 +11,14 @@ stand still). Anybody may connect without security: it is no server for plants. 
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Mapping
 from typing import Any, Final
 
 from asyncua import ua
 from asyncua.common.node import Node
 from asyncua.server.server import Server
+
+from framegate.testing.ports import free_port
 
 NAMESPACE: Final = "http://framegate.example/simulator"
 TAGS_MAX: Final = 100_000
@@ -29,7 +30,7 @@ class Simulator:
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         host, _, port = str(options.get("url", "tcp://127.0.0.1:0")).rpartition("://")[2].rpartition(":")
-        self._host, self.port = host, int(port) or _free_port(host)
+        self._host, self.port = host, int(port) or free_port()
         self._count = min(TAGS_MAX, int(options.get("tags", 10)))
         self._period_s = float(options.get("period", 0.0))
         self._ramp: asyncio.Task[None] | None = None
@@ -110,10 +111,3 @@ async def start(options: Mapping[str, Any] | None = None) -> Simulator:
 
 def _id(name: str, space: int) -> ua.NodeId:
     return ua.NodeId(ua.String(name), ua.Int16(space))
-
-
-def _free_port(host: str) -> int:
-    """asyncua does not tell which port it was given, so one that is free now is named."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])

@@ -23,6 +23,7 @@ from framegate.contract.frame import Batch, ValueType, rows_of
 from framegate.contract.quality import Quality, is_bad
 from framegate_plugins.opcua.columns import Columns, Indexes
 from framegate_plugins.opcua.points import QUEUE_MAX
+from framegate_plugins.opcua.read_request import item
 from framegate_plugins.opcua.session import Session
 from framegate_plugins.opcua.wire import BROKEN, FIXED, Reader
 
@@ -60,6 +61,7 @@ class Watch:
         self.all = np.arange(len(points))
         self._period_s = period_s
         self._nodes = [point.address.node(session.namespaces) for point in points]
+        self._items = [b""] * len(points)  # as they are asked for where they are read
         self._is_heard = np.zeros(len(points), np.bool_)
         self._is_watched = np.zeros(len(points), np.bool_)
         self._is_gone = np.array([node is None for node in self._nodes], np.bool_)
@@ -137,19 +139,18 @@ class Watch:
         size = self._session.limits.read
         for start in range(0, len(places), size):
             part = places[start : start + size]
-            items = [
-                ua.ReadValueId(
-                    NodeId=self._nodes[place],
-                    AttributeId=AttributeIds.Value,
-                    IndexRange=self._points[place].index_range or None,
-                )
-                for place in part.tolist()
-            ]
+            items = [self._items[place] or self._encoded(place) for place in part.tolist()]
             try:
                 batches += self.columns.values(await self._session.read(items), part, now_ns)
             except DeviceRefused as error:
                 batches += self.columns.bad(part, error.quality, now_ns)
         return batches
+
+    def _encoded(self, place: int) -> bytes:
+        node = self._nodes[place]
+        assert node is not None
+        asked = self._items[place] = item(node, index_range=self._points[place].index_range or None)
+        return asked
 
     async def stop(self) -> None:
         """Have the server watch no more."""

@@ -22,14 +22,14 @@ from pathlib import Path
 from typing import Any
 
 from framegate.cli.command_id import new_command_id
-from framegate.cli.demo.stage import free_port
 from framegate.contract.command import Command, Outcome
 from framegate.contract.errors import GatewayError, NotConnected
 from framegate.contract.plugin import Manifest
 from framegate.gateway.home import Home
 from framegate.observe.face import TagRow
 from framegate.ops.client import ControlClient
-from framegate.runtime.discover import load_role
+from framegate.package.discover import load_role
+from framegate.testing.ports import free_port
 
 START_S_MAX = 60.0
 STEP_S = 0.1

@@ -25,7 +25,7 @@ from framegate.config import parse_duration
 from framegate.contract.errors import GatewayError, NotConnected
 from framegate.observe.face import GatewayHealth
 from framegate.ops.client import ControlClient
-from framegate.runtime.discover import discover
+from framegate.package.discover import discover
 
 REFRESH_S = 0.25
 START_S_MAX = 20.0

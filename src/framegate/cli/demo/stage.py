@@ -11,7 +11,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -25,7 +24,8 @@ from framegate.cli.demo.uplink import Uplink
 from framegate.cli.demo.witness import Witness
 from framegate.contract.errors import NotConnected
 from framegate.contract.plugin import Manifest
-from framegate.runtime.discover import load_role
+from framegate.package.discover import load_role
+from framegate.testing.ports import free_port
 
 PLANT_STEP_S = 0.05
 PLANT_SPEED = 4.0
@@ -179,13 +179,6 @@ class Stage:
                 unit.hold[register] = word
             for coil, state in coils(name, self.plant).items():
                 unit.coils[coil] = state
-
-
-def free_port() -> int:
-    """A TCP port on loopback that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def _wait_for_port(port: int) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
+from framegate.testing.ports import free_port
+
 CHUNK_BYTES = 64 * 1024
 CONNECT_S_MAX = 5.0
 
@@ -18,14 +20,13 @@ class Uplink:
 
     def __init__(self, broker_port: int) -> None:
         self.broker_port = broker_port
-        self.port = 0
+        self.port = free_port()
         self._server: asyncio.Server | None = None
         self._relays: set[asyncio.Task[None]] = set()
 
     async def mend(self) -> None:
         """Listen (again)."""
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
-        self.port = int(self._server.sockets[0].getsockname()[1])
 
     async def cut(self) -> None:
         """Refuse new connections and break those that stand."""

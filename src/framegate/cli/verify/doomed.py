@@ -33,7 +33,7 @@ from framegate.cli.main import main as edge
 from framegate.cli.verify.places import PLACES, Place
 from framegate.cli.verify.told import Told
 from framegate.contract.plugin import Role
-from framegate.runtime.discover import discover, load_role
+from framegate.package.discover import discover, load_role
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 LAG_INTERVAL_S = 0.002

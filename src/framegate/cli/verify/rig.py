@@ -25,11 +25,12 @@ from framegate.contract.plugin import Manifest
 from framegate.gateway.home import Home
 from framegate.observe.face import GatewayHealth
 from framegate.ops.client import ControlClient
-from framegate.runtime.discover import discover, load_role
+from framegate.package.discover import discover, load_role
 from framegate.testing import plant
 from framegate.testing.account import Account
 from framegate.testing.mosquitto import PROGRAM as MOSQUITTO
 from framegate.testing.mosquitto import Mosquitto
+from framegate.testing.ports import free_url
 
 COUNT_INTERVAL_S = 0.005
 POLL_S = 0.01
@@ -210,7 +211,7 @@ class Rig:
 
     async def _set_up(self) -> None:
         self.home.mkdir(parents=True, exist_ok=True)
-        self.device = await load_role(self._plugins["modbus"], "simulator")({})
+        self.device = await load_role(self._plugins["modbus"], "simulator")({"url": free_url()})
         self._exit.push_async_callback(self.device.close)
         counting = asyncio.create_task(self._count(), name="a device counts")
         self._exit.push_async_callback(_ended, counting)
@@ -232,7 +233,7 @@ class Rig:
             subscription = await subscribe("127.0.0.1", self.mosquitto.port, f"{TENANT}/#", self.account.take)
             self._exit.push_async_callback(subscription.close)
             return self.mosquitto.port
-        self.broker = await load_role(self._plugins["mqtt"], "simulator")({})
+        self.broker = await load_role(self._plugins["mqtt"], "simulator")({"url": free_url()})
         self._exit.push_async_callback(self.broker.close)
         self.broker.broker.taken = lambda message: self.account.take(message.topic, bytes(message.payload))
         return int(self.broker.port)

@@ -16,10 +16,10 @@ from typing import Any, Self
 
 from framegate.cli.verify.experiment import PromiseBroken, Result
 from framegate.cli.verify.gateway_process import GatewayProcess
-from framegate.runtime.discover import discover, load_role
+from framegate.package.discover import discover, load_role
 from framegate.testing.fault_proxy import FaultProxy
 from framegate.testing.mosquitto import PROGRAM, Mosquitto
-from framegate.testing.plant import free_port
+from framegate.testing.ports import free_port, free_url
 from framegate.testing.tally import Tally, Verdict
 
 POLL_S = 0.02
@@ -51,13 +51,13 @@ class Site:
 
     async def device(self, **options: Any) -> Any:
         """A simulated device that listens; see the plugin's simulator for options and faults."""
-        device = await load_role(self._plugins["modbus"], "simulator")(options)
+        device = await load_role(self._plugins["modbus"], "simulator")({"url": free_url()} | options)
         self._exit.push_async_callback(device.close)
         return device
 
     async def broker(self, **options: Any) -> Any:
         """An embedded broker that keeps sessions; `book` has what it takes counted."""
-        broker = await load_role(self._plugins["mqtt"], "simulator")(options)
+        broker = await load_role(self._plugins["mqtt"], "simulator")({"url": free_url()} | options)
         self._exit.push_async_callback(broker.close)
         return broker
 

@@ -29,6 +29,7 @@ from framegate.contract.frame import (
 )
 from framegate.contract.ports import Catalogue, Clock, Log
 from framegate.contract.quality import Quality
+from framegate.mapper.rules.rehearsal import Rehearsal, hand_over
 from framegate.mapper.rules.rule import FAULTS_MAX, STATE_BYTES_MAX, Rule, SeesGaps
 from framegate.observe.metrics import Counter, Metrics
 
@@ -56,11 +57,12 @@ class Entry:
     position  last position whose rows it has taken;  ticked_ns: last second it was told
     is_dirty  it knows more than its saved state
     is_bound  its state must become durable with the rows that are derived now: it answered, or was given some of them
+    rehearsal another version of its code, called beside it
     """
 
     __slots__ = (
         "call_s_max", "derived", "error", "failed_at", "faults", "faults_near", "is_bound", "is_dirty", "is_off",
-        "kind", "outputs", "position", "rows", "rule", "slow_calls", "slow_told_at", "ticked_ns",
+        "kind", "outputs", "position", "rehearsal", "rows", "rule", "slow_calls", "slow_told_at", "ticked_ns",
     )  # fmt: skip
 
     def __init__(self, rule: Rule, kind: str, outputs: Sequence[TagId], metrics: Metrics) -> None:
@@ -76,6 +78,7 @@ class Entry:
         self.failed_at = self.slow_told_at = float("-inf")
         self.error = ""
         self.is_off = self.is_dirty = self.is_bound = False
+        self.rehearsal: Rehearsal | None = None
 
     @property
     def name(self) -> str:
@@ -110,6 +113,9 @@ class Engine:
         self.second_ns = 0
         self._catalogue, self._clock, self._log = catalogue, clock, log
         self._ticks_max = ticks_max
+        self._index()
+
+    def _index(self) -> None:
         self._layouts: dict[int, _Layout] = {}
         self._takers: dict[int, list[Entry]] = {}
         for entry in self.entries:
@@ -166,6 +172,30 @@ class Engine:
         """Something an operator asked for; its errors are the operator's, and no failure of the rule."""
         self._keep(entry, work())
 
+    # -- another version of a rule's code -----------------------------------------------------------------------
+
+    def rehearse(self, entry: Entry, rule: Rule) -> Rehearsal:
+        """Have another instance of a rule called as this one is, from its state on, until `exchange` or `dismiss`."""
+        hand_over(entry.rule, rule)
+        entry.rehearsal = Rehearsal(rule, OUTPUT_ROWS_MAX)
+        return entry.rehearsal
+
+    @staticmethod
+    def dismiss(entry: Entry) -> None:
+        """End a rehearsal; its rule is the caller's to close."""
+        entry.rehearsal = None
+
+    def exchange(self, old: Entry, new: Entry) -> None:
+        """Between two turns: another entry of the same row in the place of one, from its state and position on."""
+        old.rehearsal = None
+        reason = hand_over(old.rule, new.rule)
+        if reason:
+            self._log.warning("rule_anew", rule=new.name, reason=reason)
+        new.position, new.ticked_ns = old.position, old.ticked_ns
+        new.is_bound, new.is_dirty = old.is_bound, True
+        self.entries = tuple(new if entry is old else entry for entry in self.entries)
+        self._index()
+
     # -- what the host takes ------------------------------------------------------------------------------------
 
     def saved(self, entries: Sequence[Entry]) -> Mapping[Entry, bytes]:
@@ -219,6 +249,8 @@ class Engine:
         return self._catalogue.tag(tag).device.startswith("rule/")
 
     def _call(self, entry: Entry, work: Callable[[Rule], Sequence[Batch]]) -> Sequence[Batch]:
+        if entry.rehearsal is not None:
+            entry.rehearsal.call(work)
         began = self._clock.monotonic()
         try:
             batches = work(entry.rule)

@@ -12,6 +12,7 @@ KINDS: Mapping[str, str] = {
     "window": "framegate.mapper.rules.window:make",
     "alarm": "framegate.mapper.rules.alarm:make",
     "lua": "framegate.mapper.rules.script:make",
+    "wasm": "framegate.mapper.rules.module:make",
     "onnx": "framegate.mapper.rules.model:make",
 }
 

@@ -21,13 +21,22 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from framegate.contract.errors import Misconfigured
-from framegate.contract.frame import Batch, Gap, Tag, TagId, ValueType
+from framegate.contract.frame import (
+    Batch,
+    Float64Column,
+    Gap,
+    Int64Column,
+    Tag,
+    TagId,
+    UInt32Column,
+    ValueType,
+)
 from framegate.contract.ports import Catalogue, Log
 from framegate.endpoint.outbound import OUTSIDE_ONLY, Outbound
 from framegate.observe.rule_face import AlarmRow
@@ -46,6 +55,31 @@ def is_pattern(text: str) -> bool:
     return _WILD.search(text) is not None
 
 
+Columns: TypeAlias = tuple[UInt32Column, Int64Column, UInt32Column, Float64Column]
+"""Rows of a module: number of the tag, source time, quality, value."""
+
+
+class RowModule(Protocol):
+    """A sandboxed module: what a rule of kind wasm runs. After a GatewayError of a call it is good for `close` only.
+
+    budget_s  seconds after which a call is stopped
+    """
+
+    @property
+    def capacity(self) -> int:
+        """Rows that it takes at once."""
+
+    def take(self, columns: Columns, now_ns: int, budget_s: float) -> Columns: ...
+    def tick(self, now_ns: int, budget_s: float) -> Columns: ...
+    def save(self) -> bytes: ...
+    def load(self, state: bytes) -> None: ...
+    def close(self) -> None: ...
+
+
+MakeModule: TypeAlias = Callable[[Mapping[str, str], int], RowModule]
+"""From {"file": name in HOME/rules} or {"plugin": name}, and bytes of memory; raises Misconfigured E4560."""
+
+
 @dataclass(frozen=True, slots=True)
 class RuleContext:
     """Everything a rule may ask for while it is made.
@@ -56,6 +90,7 @@ class RuleContext:
     models   where models of a registry are kept, so that a start needs no network: HOME/data/models; None: nowhere
     tables   where the tables lie: relative files of secrets start from here
     outbound hosts that may be called over HTTP
+    make_module  makes what rules of kind wasm run; None: there is no sandbox here
     """
 
     catalogue: Catalogue
@@ -66,6 +101,7 @@ class RuleContext:
     models: Path | None = None
     tables: Path = Path()
     outbound: Outbound = OUTSIDE_ONLY
+    make_module: MakeModule | None = None
 
     def output(self, name: str, rule: str, type_: ValueType, unit: str = "") -> TagId:
         """Id of a tag that the rule publishes; the catalogue shows `rule/<rule>` as its device."""

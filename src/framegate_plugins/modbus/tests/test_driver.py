@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 
 from framegate.contract.command import Outcome, Write
 from framegate.contract.driver import BoundTag
-from framegate.contract.errors import Misconfigured, NoReply, NotConnected
+from framegate.contract.errors import NoReply, NotConnected
 from framegate.contract.frame import TagId, Value, ValueType
 from framegate.contract.quality import Quality
 from framegate.testing.check_driver import check_driver
+from framegate.testing.stalls import Stalls
 from framegate_plugins.modbus.driver import ModbusDriver
-from framegate_plugins.modbus.options import parse_options
 from framegate_plugins.modbus.simulator import Simulator
 from framegate_plugins.modbus.trial import EVERY_TYPE, Trial, bound_tags, check_every_type, faults_in, values_in
 
@@ -265,8 +263,10 @@ async def test_dead_unit_behind_a_gateway_leaves_its_neighbours_on_time(
                 await driver.read(plan)
             await asyncio.sleep(pause_s)
 
-    await asyncio.gather(*(dead(d) if index == 3 else neighbour(d) for index, d in enumerate(drivers)))
-    assert late <= 0.05 * 7 * scans, f"{late} of {7 * scans} scans were late"
+    with Stalls() as machine:
+        await asyncio.gather(*(dead(d) if index == 3 else neighbour(d) for index, d in enumerate(drivers)))
+        excused = 7 * machine.periods_missed(period_s)
+    assert late <= 0.05 * 7 * scans + excused, f"{late} of {7 * scans} scans were late, {excused} by the machine"
 
 
 async def test_device_that_goes_away_and_comes_back(trial: Trial) -> None:
@@ -365,74 +365,6 @@ async def test_write_only_tag_is_written_and_not_read(trial: Trial) -> None:
     assert (len(plan.tag), list(await driver.read(plan))) == (0, [])
     (result,) = await driver.write([Write(TagId(3), 5)])
     assert result.outcome is Outcome.CONFIRMED
-
-
-# -- tables -------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("row", "key", "words"),
-    [
-        ("4x70000 int16", "address", "beyond 65536"), ("hr:65535 int32", "address", "ends beyond 65535"),
-        ("coil:1 int16", "type", "its type is bool"), ("hr:1.3 int16", "type", "has type bool"),
-        ("hr:1 string", "length", "length is missing"), ("hr:1 string length=900", "length", "from 1 to 250"),
-        ("hr:1 int32 word_order=middle", "word_order", "one of big, little"),
-        ("hr:1.h int16", "address", "int8 or uint8"),
-        ("hr:1 bool bit=16", "bit", "from 0 to 15"), ("hr:1.3 bool bit=3", "bit", "already names a bit"),
-        ("hr:99 int32", "address", "forbidden range hr:100-110"),
-        ("hr:1 string length=60", "address", "max_registers is 20"),
-    ],
-)  # fmt: skip
-def test_tag_that_cannot_be_read_is_named_with_its_key(row: str, key: str, words: str) -> None:
-    driver = ModbusDriver({"forbidden": ["hr:100-110"], "max_registers": 20})
-    with pytest.raises(Misconfigured) as caught:
-        driver.plan(bound_tags("hr:1 int16", row))
-    (problem,) = caught.value.tag_problems
-    assert (problem.tag, problem.key) == ("t1", key)
-    assert words in problem.text
-
-
-def test_options_wrong_are_all_named() -> None:
-    with pytest.raises(Misconfigured) as caught:
-        ModbusDriver(
-            {"unit": 256, "timeout": "1x", "framing": "rtuu", "forbidden": ["hr:9-1"], "unti": 1, "max_gap": True}
-        )
-    assert [problem.path for problem in caught.value.problems] == [
-        ("options", key) for key in ("max_gap", "forbidden", "unit", "framing", "timeout", "unti")
-    ]
-
-
-async def test_framings_that_differ_on_one_line_are_refused(trial: Trial) -> None:
-    simulator = await trial.simulate()
-    await trial.open(simulator.url)
-    with pytest.raises(Misconfigured, match="already speaks tcp"):
-        await ModbusDriver({"framing": "rtu"}).open(trial.context(simulator.url))
-
-
-def test_schema_names_every_option_with_its_default() -> None:
-    schema = json.loads((HERE / "driver.schema.json").read_text())
-    defaults = {key: row["default"] for key, row in schema["properties"].items()}
-    assert parse_options(defaults) == parse_options({})
-    assert all(row["description"] for row in schema["properties"].values())
-    assert all(row["description"] for row in schema["$defs"]["tag"]["properties"].values())
-
-
-def test_example_plans_without_problems() -> None:
-    tables = yaml.safe_load((HERE / "example.yaml").read_text())
-    for name, row in tables["drivers"].items():
-        tags = [
-            BoundTag(
-                TagId(i),
-                v["tag"],
-                v["address"],
-                ValueType(v["type"]),
-                v.get("access", "R"),
-                {k: v[k] for k in ("length",) if k in v},
-            )
-            for i, v in enumerate(tables["variables"])
-            if v["source"] == name
-        ]
-        assert len(ModbusDriver(row["options"]).plan(tags).tag) == len(tags)
 
 
 async def test_simulators_of_two_trials_do_not_share_memory(trial: Trial) -> None:

@@ -87,14 +87,14 @@ async def test_byte_by_byte_keeps_no_connection_open(tmp_path: Path, monkeypatch
             if master.reader.at_eof():
                 break
             await asyncio.sleep(0.05)
-        assert loop.time() - began < 2.0
+        assert loop.time() - began < 6.0, "all bytes of a frame take 13 s"
 
 
 async def test_silent_client_is_hung_up_on_and_a_talking_one_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server, "WATCH_S", 0.05)
-    async with BridgeTrial(ROWS, {"idle_timeout": 1}, home=tmp_path) as trial:
+    async with BridgeTrial(ROWS, {"idle_timeout": 2}, home=tmp_path) as trial:
         trial.show(a=5)
         silent, talking = await trial.connect(), await trial.connect()
         left = asyncio.create_task(silent.hung_up())
@@ -154,18 +154,22 @@ async def test_requests_beyond_the_rate_wait_and_are_answered(tmp_path: Path) ->
 async def test_host_that_connects_anew_is_not_faster(tmp_path: Path) -> None:
     async with BridgeTrial(ROWS, {"requests_per_s": 20}, home=tmp_path) as trial:
         trial.show(a=5)
-        answers = 0
-        for _ in range(10):
+        loop = asyncio.get_running_loop()
+        answers, began = 0, loop.time()
+        for number in range(10):
             master = await trial.connect()
             for _ in range(20):
                 master.say(READ_A)
+            while number == 0 and answers < 15:
+                await master.hear()
+                answers += 1
             with contextlib.suppress(asyncio.IncompleteReadError, OSError, TimeoutError):
                 async with asyncio.timeout(0.05):
                     while True:
                         await master.hear()
                         answers += 1
             await master.close()
-        assert 15 <= answers <= 40
+        assert answers <= 20 + 20 * (loop.time() - began) + 1
 
 
 async def test_pipelined_requests_are_answered_each_with_its_id(tmp_path: Path) -> None:
@@ -223,7 +227,7 @@ async def test_close_hangs_up_while_writes_wait(tmp_path: Path) -> None:
         master = await trial.connect()
         master.say(WRITE_A)
         await trial.desk.submitted.wait()
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(DEADLINE_S):
             await trial.bridge.close()
         assert await master.hung_up() == b""
 

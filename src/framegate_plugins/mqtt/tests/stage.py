@@ -26,6 +26,7 @@ from framegate.endpoint.endpoint import endpoint_from_row
 from framegate.endpoint.pool import EndpointPool
 from framegate.observe.log import make_log
 from framegate.observe.metrics import Metrics
+from framegate.testing.ports import free_port
 from framegate_plugins.mqtt.connector import MqttConnector
 
 DEADLINE_S = 20.0
@@ -186,13 +187,11 @@ class _Lines:
 
 
 class Mosquitto:
-    """A mosquitto of its own, in a folder, on an ephemeral loopback port."""
+    """A mosquitto of its own, in a folder, on a loopback port."""
 
     def __init__(self, folder: Path, config: str = "", *, listener: str = "", anonymous: bool = True) -> None:
         self.folder = folder
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        self.port = free_port()
         lines = [
             f"listener {self.port} 127.0.0.1",
             listener,

@@ -274,6 +274,44 @@ def test_fast_publish_is_what_the_codec_writes(
         assert packet == Publish(topic, payload, qos, retain, False, ids[place] if qos else 0, properties)
 
 
+@given(
+    st.lists(st.tuples(st.sampled_from([b"a", b"t/b", b"c"]), st.binary(max_size=60)), min_size=20, max_size=40),
+    st.sampled_from([[], [(b"#", b"x")]]),
+    st.sampled_from([1, 90, 995, 99_990]),
+    st.integers(0, 1),
+    st.sampled_from(["", "gw1"]),
+    st.integers(0, 2),
+    st.sampled_from([120, 1 << 20]),
+    st.integers(3_000, 50_000),
+)
+def test_publish_in_runs_is_what_message_by_message_would_be(
+    known: list[tuple[bytes, bytes]],
+    impossible: list[tuple[bytes, bytes]],
+    first: int,
+    qos: int,
+    gateway: str,
+    alias_max: int,
+    packet_max: int,
+    chunk: int,
+) -> None:
+    messages = [(*message, first + place) for place, message in enumerate([*known * 4, *impossible, *known])]
+    style = PublishStyle(qos=qos, gateway=gateway, alias_max=alias_max, packet_bytes_max=packet_max)
+    whole, single = PublishWriter(style), PublishWriter(style)
+    data = [b"", b""]
+    for _ in range(2):  # the second time every topic and length is known
+        for place, writer, step in ((0, whole, len(messages)), (1, single, 1)):
+            at = 0
+            while at < len(messages):
+                run = range(at, min(len(messages), at + step))
+                ids = [number + 1 for number in run] if qos else []
+                written = writer.add_run(window(*messages), run, ids, chunk)
+                at += written + (1 if writer.refusal else 0)
+                if writer.size >= chunk or writer.refusal:
+                    data[place] += writer.take()
+            data[place] += writer.take()
+    assert data[0] == data[1]
+
+
 def test_backfill_carries_a_user_property_and_is_never_retained_in_any_turn_with_live_messages() -> None:
     writer = PublishWriter(PublishStyle(retain=True, gateway="gw1"))
     turns = [False, True, True, False]

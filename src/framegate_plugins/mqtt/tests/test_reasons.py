@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from framegate.contract.errors import Busy, Misconfigured, NotConnected
+from framegate.testing.stalls import Stalls
 from framegate_plugins.mqtt.connector import MqttConnector
 from framegate_plugins.mqtt.packets import Version
 from framegate_plugins.mqtt.reason import Redirected
@@ -16,6 +17,10 @@ from framegate_plugins.mqtt.tests.stage import Sender, Witness, until, windows
 
 MakeBroker = Callable[..., Awaitable[tuple[Simulator, Witness]]]
 MakeSender = Callable[..., Sender]
+
+
+HAND_OVERS = 4
+"""Each may come as late as a thread that only sleeps."""
 
 
 @pytest.mark.parametrize(
@@ -284,20 +289,21 @@ async def test_silent_broker_is_noticed_within_one_and_a_half_keep_alives(
     await sender.open()
     began = loop.time()
     simulator.broker.faults.is_silent = True
-    await until(lambda: sender.lost)
-    assert loop.time() - began < 1.5
+    with Stalls() as machine:
+        await until(lambda: sender.lost)
+        assert loop.time() - began < 1.5 + HAND_OVERS * machine.worst()
     assert sender.lost[0].stable_code == "E5103"
 
 
 async def test_keep_alive_of_the_broker_overrides_ours_and_holds_the_line(
     make_broker: MakeBroker, make_sender: MakeSender
 ) -> None:
-    simulator, _ = await make_broker(server_keep_alive_s=1)
+    simulator, _ = await make_broker(server_keep_alive_s=2)
     sender = make_sender(simulator.url, keep_alive="1h")
     loop = asyncio.get_running_loop()
     await sender.open()
     began = loop.time()
-    await until(lambda: loop.time() - began > 1.8, "1.8 s")
+    await until(lambda: loop.time() - began > 3.6, "1.8 times as long")
     assert sender.lost == []
 
 

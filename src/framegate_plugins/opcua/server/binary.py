@@ -13,13 +13,13 @@ from typing import Final, NamedTuple, TypeAlias, TypeVar
 from uuid import UUID
 
 from framegate.contract.errors import FrameBroken
+from framegate_plugins.opcua.times import EPOCH_TICKS, TICK_NS, ticks_of_ns
+from framegate_plugins.opcua.wire import FIXED
 
 ELEMENTS_MAX: Final = 100_000
 """Elements of all arrays of one message."""
 DEPTH_MAX: Final = 8
 """Variants, DataValues and diagnostics inside each other."""
-EPOCH_TICKS: Final = 116_444_736_000_000_000
-"""100 ns from 1601-01-01, where OPC UA counts from, to 1970-01-01."""
 
 T = TypeVar("T")
 Identifier: TypeAlias = int | str | bytes | UUID
@@ -61,11 +61,9 @@ NULL: Final = NodeId(0, 0)
 _U8, _U16, _U32, _U64 = Struct("<B"), Struct("<H"), Struct("<I"), Struct("<Q")
 _I8, _I16, _I32, _I64 = Struct("<b"), Struct("<h"), Struct("<i"), Struct("<q")
 _F32, _F64, _BOOL = Struct("<f"), Struct("<d"), Struct("<?")
-_NUMERIC = {
-    1: _BOOL, 2: _I8, 3: _U8, 4: _I16, 5: _U16, 6: _I32, 7: _U32, 8: _I64, 9: _U64, 10: _F32, 11: _F64, 13: _I64,
-    19: _U32,
-}  # fmt: skip
-"""Builtin types that have one fixed size; 13 is DateTime in ticks, 19 is StatusCode."""
+_DATE_TIME: Final = 13
+_NUMERIC = {**FIXED, _DATE_TIME: _I64}
+"""Builtin types that have one fixed size, DateTime in ticks among them."""
 
 
 def _broken(what: str) -> FrameBroken:
@@ -211,13 +209,16 @@ class Reader:
         value = self.variant() if mask & 1 else None
         self._depth -= 1
         status = self.u32() if mask & 2 else 0
-        source = ns_from_ticks(self.i64()) if mask & 4 else None
+        source = self._time() if mask & 4 else None
         if mask & 0x10:
             self.u16()
-        server = ns_from_ticks(self.i64()) if mask & 8 else None
+        server = self._time() if mask & 8 else None
         if mask & 0x20:
             self.u16()
         return DataValue(value, status, source, server)
+
+    def _time(self) -> int:
+        return (self.i64() - EPOCH_TICKS) * TICK_NS
 
     def _builtin(self, kind: int) -> tuple[Callable[[], object], int]:
         form = _NUMERIC.get(kind)
@@ -261,17 +262,8 @@ NO_ARRAY: Final = _I32.pack(-1)
 NO_EXTENSION: Final = b"\x00\x00\x00"
 
 
-def ns_from_ticks(ticks: int) -> int:
-    return (ticks - EPOCH_TICKS) * 100
-
-
-def ticks_from_ns(ns: int) -> int:
-    """0, which means "no time", for what OPC UA cannot count."""
-    return max(0, ns // 100 + EPOCH_TICKS)
-
-
 def time(ns: int) -> bytes:
-    return _I64.pack(ticks_from_ns(ns))
+    return _I64.pack(ticks_of_ns(ns))
 
 
 def octets(data: bytes | None) -> bytes:

@@ -83,8 +83,8 @@ ITEMS_PER_NODE_MAX: Final = 256
 """Of all sessions: each of them is told of every row."""
 QUEUE_MAX: Final = 1_000
 """Values that one monitored item keeps."""
-QUEUED_MAX: Final = 50_000
-"""Values that all monitored items of a session may keep together."""
+SPARE_MAX: Final = 50_000
+"""Values that all monitored items of a session may keep together, beyond the newest of each."""
 
 
 class Bucket:

@@ -5,15 +5,18 @@ Source: OPC UA Part 4, 5.12 and 5.13.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple, cast
+
+import numpy as np
 
 from framegate.contract.ports import Clock
 from framegate_plugins.opcua.server import answers, binary
 from framegate_plugins.opcua.server import requests as r
 from framegate_plugins.opcua.server.attributes import VALUE, attribute_of, refusal_of
-from framegate_plugins.opcua.server.items import DISABLED, REPORTING, MonitoredItem, ReadItem, TagItem, queue_max
-from framegate_plugins.opcua.server.limits import ITEMS_PER_NODE_MAX, OPERATIONS_MAX, QUEUED_MAX
+from framegate_plugins.opcua.server.item_table import REPORTING
+from framegate_plugins.opcua.server.items import MonitoredItem, ReadItem, TagItem, queue_max
+from framegate_plugins.opcua.server.limits import ITEMS_PER_NODE_MAX, OPERATIONS_MAX, SPARE_MAX
 from framegate_plugins.opcua.server.options import Options, User
 from framegate_plugins.opcua.server.session import PublishRequest, Session, Sessions
 from framegate_plugins.opcua.server.space import Node, Space
@@ -70,7 +73,7 @@ class Monitoring:
         if len(session.subscriptions) >= self._options.subscriptions_max:
             raise ServiceFault(BAD_TOO_MANY_SUBSCRIPTIONS)
         self._number += 1
-        subscription = Subscription(self._number, session, asked, self._clock.now_ns)
+        subscription = Subscription(self._number, session, self._space.items, asked, self._clock.now_ns)
         session.subscriptions[subscription.id] = subscription
         return binary.u32(subscription.id) + _revised(subscription)
 
@@ -133,10 +136,8 @@ class Monitoring:
         subscription = owner.give(number)
         subscription.owner = session
         session.subscriptions[number] = subscription
-        now = self._clock.monotonic()
-        for item in subscription.items.values() if sends_initial else ():
-            if isinstance(item, TagItem):
-                item.begin(now)
+        if sends_initial:
+            self._begin(item for item in subscription.items.values() if isinstance(item, TagItem))
         return binary.u32(GOOD) + binary.many([binary.u32(sequence) for sequence in subscription.sequences])
 
     # -- monitored items ----------------------------------------------------------------------------------------
@@ -147,16 +148,17 @@ class Monitoring:
         subscription = _subscription(session, asked.subscription)
         _bounded(len(asked.items))
         _times(asked.timestamps)
-        room, queued = self._options.items_max - session.items, QUEUED_MAX - session.queued
-        results = []
+        room, spare = self._options.items_max - session.items, SPARE_MAX - session.spare
+        results: list[_Made] = []
         for each in asked.items:
             made = _Made(BAD_TOO_MANY_MONITORED_ITEMS)
-            if room > 0 and queued > 0:
-                made = self._create(session, subscription, each, asked.timestamps, queued)
+            if room > 0:
+                made = self._create(session, subscription, each, asked.timestamps, spare)
             if made.item is not None:
-                room, queued = room - 1, queued - made.item.queue_max
-            results.append(_created(made, subscription))
-        return binary.many(results) + binary.NO_ARRAY
+                room, spare = room - 1, spare - (made.item.queue_max - 1)
+            results.append(made)
+        self._begin(made.item for made in results if made.item is not None)
+        return binary.many([_created(made) for made in results]) + binary.NO_ARRAY
 
     def modify_items(
         self, session: Session, _id: int, _header: r.RequestHeader, asked: r.ModifyMonitoredItems
@@ -167,11 +169,11 @@ class Monitoring:
         results = []
         for number, parameters in asked.items:
             item = subscription.items.get(number)
-            before = item.queue_max if item is not None else 0
-            room = QUEUED_MAX - session.queued + before
+            before = item.queue_max if item is not None else 1
+            room = SPARE_MAX - session.spare + before
             granted = parameters._replace(queue_size=min(parameters.queue_size, room))
             results.append(_modified(item, granted, asked.timestamps))
-            subscription.queued += (item.queue_max if item is not None else 0) - before
+            subscription.spare += (item.queue_max if item is not None else 1) - before
         return binary.many(results) + binary.NO_ARRAY
 
     def set_mode(self, session: Session, _id: int, _header: r.RequestHeader, asked: r.SetMonitoringMode) -> bytes:
@@ -179,13 +181,10 @@ class Monitoring:
         _bounded(len(asked.items))
         if asked.mode > REPORTING:
             raise ServiceFault(BAD_MONITORING_MODE_INVALID)
-        now, results = self._clock.monotonic(), []
-        for number in asked.items:
-            item = subscription.items.get(number)
-            if item is not None:
-                _switch(item, asked.mode, subscription, now)
-            results.append(GOOD if item is not None else BAD_MONITORED_ITEM_ID_INVALID)
-        return answers.statuses(results)
+        found = [subscription.items.get(number) for number in asked.items]
+        self._begin([item for item in found if item is not None and item.switch(asked.mode)])
+        subscription.is_changed()
+        return answers.statuses([GOOD if item is not None else BAD_MONITORED_ITEM_ID_INVALID for item in found])
 
     def delete_items(
         self, session: Session, _id: int, _header: r.RequestHeader, asked: r.DeleteMonitoredItems
@@ -196,7 +195,7 @@ class Monitoring:
         return answers.statuses(results)
 
     def _create(
-        self, session: Session, subscription: Subscription, asked: r.ItemToCreate, times: int, queued: int
+        self, session: Session, subscription: Subscription, asked: r.ItemToCreate, times: int, spare: int
     ) -> _Made:
         wanted, node = asked.item, self._space.find(asked.item.node)
         refusal = refusal_of(wanted, node)
@@ -205,22 +204,31 @@ class Monitoring:
         if wanted.attribute == _EVENT_NOTIFIER:
             return _Made(BAD_NOT_SUPPORTED)  # no events are sent
         assert node is not None
-        if isinstance(node, TagNode) and len(node.items) >= ITEMS_PER_NODE_MAX:
+        if isinstance(node, TagNode) and self._space.items.count(node.place) >= ITEMS_PER_NODE_MAX:
             return _Made(BAD_TOO_MANY_MONITORED_ITEMS)
         self._number += 1
-        parameters = asked.parameters._replace(queue_size=min(queue_max(asked.parameters.queue_size), queued))
+        parameters = asked.parameters._replace(queue_size=min(queue_max(asked.parameters.queue_size), 1 + spare))
         try:
             if isinstance(node, TagNode) and wanted.attribute == VALUE:
-                item: MonitoredItem = TagItem(self._number, subscription, node, parameters, asked.mode, times)
+                item: MonitoredItem = TagItem(self._number, self._space.items, node, parameters, asked.mode, times)
             elif attribute_of(node, wanted.attribute, cast(User, session.user)) is None:
                 return _Made(BAD_ATTRIBUTE_ID_INVALID)
             else:
-                item = self._read_item(session, subscription, node, parameters, asked, times)
+                item = self._read_item(session, subscription, node, parameters, asked)
         except ServiceFault as fault:
             return _Made(fault.status)
         subscription.add(item)
-        _begin(item, self._clock.monotonic())
         return _Made(GOOD, item)
+
+    def _begin(self, items: Iterable[MonitoredItem]) -> None:
+        """The first values of items."""
+        slots = []
+        for item in items:
+            if isinstance(item, TagItem):
+                slots.append(item.slot)
+            elif isinstance(item, ReadItem):
+                item.look()
+        self._space.items.begin(np.array(slots, np.int64), self._clock.monotonic())
 
     def _read_item(
         self,
@@ -229,7 +237,6 @@ class Monitoring:
         node: Node | TagNode,
         parameters: r.MonitoringParameters,
         asked: r.ItemToCreate,
-        times: int,
     ) -> ReadItem:
         user = cast(User, session.user)
 
@@ -237,7 +244,7 @@ class Monitoring:
             return data_value(attribute_of(node, asked.item.attribute, user) or b"", GOOD, 0, 0, NO_TIMES)
 
         is_live = asked.item.attribute == VALUE and not isinstance(node, TagNode) and self._is_live(node)
-        return ReadItem(self._number, subscription, read, parameters, asked.mode, times, is_live=is_live)
+        return ReadItem(self._number, subscription, read, parameters, asked.mode, is_live=is_live)
 
 
 def _subscription(session: Session, number: int) -> Subscription:
@@ -259,32 +266,12 @@ def _times(asked: int) -> None:
         raise ServiceFault(BAD_TIMESTAMPS_TO_RETURN_INVALID)
 
 
-def _begin(item: MonitoredItem, now: float) -> None:
-    if isinstance(item, TagItem):
-        item.begin(now)
-    elif isinstance(item, ReadItem):
-        item.look()
-
-
-def _switch(item: MonitoredItem, mode: int, subscription: Subscription, now: float) -> None:
-    """Another MonitoringMode (Part 4, 5.12.1.3): what was switched off begins with the value of now."""
-    before, item.mode = item.mode, mode
-    if mode == DISABLED:
-        item.clear()
-    elif before == DISABLED:
-        _begin(item, now)
-    if mode == REPORTING and item:
-        subscription.is_ready(item)
-    else:
-        subscription.is_not_ready(item)
-
-
 def _revised(subscription: Subscription) -> bytes:
     counts = binary.u32(subscription.lifetime_count) + binary.u32(subscription.keep_alive_count)
     return binary.f64(subscription.publishing_s * 1000.0) + counts
 
 
-def _created(made: _Made, subscription: Subscription) -> bytes:
+def _created(made: _Made) -> bytes:
     """MonitoredItemCreateResult."""
     if made.item is None:
         return binary.u32(made.status) + binary.u32(0) + binary.f64(0.0) + binary.u32(0) + binary.NO_EXTENSION

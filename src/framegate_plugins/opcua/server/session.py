@@ -168,9 +168,9 @@ class Session:
         return sum(len(each.items) for each in self.subscriptions.values())
 
     @property
-    def queued(self) -> int:
-        """Values that its items may keep together."""
-        return sum(each.queued for each in self.subscriptions.values())
+    def spare(self) -> int:
+        """Values that its items may keep together, beyond the newest of each."""
+        return sum(each.spare for each in self.subscriptions.values())
 
     def give(self, number: int) -> Subscription:
         """A subscription leaves for another session."""

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from itertools import repeat
 from typing import Final, NamedTuple, Protocol
 
 from framegate.contract.bridge import BridgeTag
@@ -22,7 +21,9 @@ from framegate.contract.errors import TagProblem
 from framegate.contract.frame import Batch
 from framegate_plugins.opcua.server import binary
 from framegate_plugins.opcua.server.binary import NodeId
-from framegate_plugins.opcua.server.tag_node import TAGS, Item, TagNode, variable_attribute
+from framegate_plugins.opcua.server.item_table import ItemTable
+from framegate_plugins.opcua.server.newest import Newest
+from framegate_plugins.opcua.server.tag_node import TAGS, TagNode, variable_attribute
 
 STRUCTURE: Final = 3
 """Namespace index of folders and properties; that of tags is TAGS."""
@@ -132,7 +133,7 @@ def property_id(owner: TagNode, name: str) -> NodeId:
 
 
 class Space:
-    """Every node of a server."""
+    """Every node of a server. items: who monitors its tags"""
 
     def __init__(self, gateway: str, tags: Sequence[BridgeTag], standard: Mapping[NodeId, Node], uri: str) -> None:
         """uri: namespace of the tags; tags have passed `problems_of`."""
@@ -140,14 +141,14 @@ class Space:
         self._standard = standard
         self._folders: dict[str, Folder] = {"/": self.root}
         self._tags: dict[str, TagNode] = {}
-        self._by_id: dict[int, TagNode] = {}
         self._uri = uri
-        for tag in tags:
+        self._newest = Newest(tags)
+        self.items = ItemTable(self._newest, len(tags))
+        for place, tag in enumerate(tags):
             path = path_of(tag)
             folder = self._folder(path[:-1])
-            node = TagNode(tag, path[-1], folder.id)
+            node = self._tags[tag.name] = TagNode(tag, path[-1], folder.id, self._newest, place)
             folder.add(node)
-            self._tags[tag.name] = self._by_id[tag.id] = node
 
     def __len__(self) -> int:
         """Tags."""
@@ -173,23 +174,12 @@ class Space:
         return [*found, Reference(ORGANIZES, True, self.root.id)] if node.id == OBJECTS else found
 
     def update(self, batches: Sequence[Batch], now: float) -> None:
-        """Newest rows, into the nodes and to whoever monitors them.
+        """Newest rows, to be shown and to whoever monitors them.
 
         now  monotonic seconds, for items that sample more slowly than rows come
         """
-        find = self._by_id.get
-        for batch in batches:
-            rows = len(batch.tag)
-            quality, source_time = batch.quality.tolist(), batch.source_time.tolist()
-            qualities = quality if len(quality) == rows else repeat(quality[0], rows)
-            times = source_time if len(source_time) == rows else repeat(source_time[0], rows)
-            columns = zip(batch.value.tolist(), qualities, times, repeat(batch.gateway_time, rows), strict=True)
-            for tag, row in zip(batch.tag.tolist(), columns, strict=True):
-                node = find(tag)
-                if node is not None:
-                    node.row = row
-                    if node.items:
-                        _wake(node.items, row, now)
+        for rows in self._newest.update(batches):
+            self.items.take(rows, now)
 
     def _folder(self, path: tuple[str, ...]) -> Folder:
         """The folder of a path, made with those above it."""
@@ -208,11 +198,6 @@ class Space:
             return None
         data_type, value, is_array = node.property_value(name, self._uri)
         return Property(node, name, data_type, value, is_array=is_array)
-
-
-def _wake(items: Sequence[Item], row: tuple[object, int, int, int], now: float) -> None:
-    for item in items:
-        item.take(row, now)
 
 
 def path_of(tag: BridgeTag) -> tuple[str, ...]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
+BAD: Final = 0x8000_0000
+"""The bit that every Bad status has."""
 GOOD: Final = 0x0000_0000
 UNCERTAIN: Final = 0x4000_0000
 BAD_INTERNAL_ERROR: Final = 0x8002_0000
 BAD_RESOURCE_UNAVAILABLE: Final = 0x8004_0000
 BAD_DECODING_ERROR: Final = 0x8007_0000
+BAD_ENCODING_LIMITS_EXCEEDED: Final = 0x8008_0000
 BAD_TIMEOUT: Final = 0x800A_0000
 BAD_SERVICE_UNSUPPORTED: Final = 0x800B_0000
 BAD_SHUTDOWN: Final = 0x800C_0000

@@ -10,7 +10,10 @@ import asyncio
 from collections.abc import Callable
 from typing import Final, Protocol
 
+import numpy as np
+
 from framegate_plugins.opcua.server import binary
+from framegate_plugins.opcua.server.item_table import ItemTable
 from framegate_plugins.opcua.server.items import MonitoredItem, ReadItem, TagItem
 from framegate_plugins.opcua.server.limits import (
     KEEP_ALIVE_COUNT_MAX,
@@ -22,14 +25,15 @@ from framegate_plugins.opcua.server.limits import (
     UNACKNOWLEDGED_BYTES_MAX,
     UNACKNOWLEDGED_MAX,
 )
+from framegate_plugins.opcua.server.newest import Indexes
+from framegate_plugins.opcua.server.notification import Notification
 from framegate_plugins.opcua.server.requests import CreateSubscription
 from framegate_plugins.opcua.server.status import BAD_TIMEOUT
 
 DATA_CHANGE_NOTIFICATION, STATUS_CHANGE_NOTIFICATION = 811, 820
 """Default Binary encodings."""
-_TOO_LARGE: Final = 0x8008_0000
-"""BadEncodingLimitsExceeded: a value that is larger than the client takes."""
 _SEQUENCE_MAX: Final = 0xFFFF_FFFF
+_NOBODY: Final[Indexes] = np.zeros(0, np.int64)
 
 
 class Publisher(Protocol):
@@ -55,24 +59,28 @@ class Publisher(Protocol):
 class Subscription:
     """A subscription. now_ns: wall time, of notifications.
 
-    queued  values that its items may keep together
+    spare   values that its items may keep together, beyond the newest of each
     """
 
-    def __init__(self, number: int, owner: Publisher, asked: CreateSubscription, now_ns: Callable[[], int]) -> None:
+    def __init__(
+        self, number: int, owner: Publisher, table: ItemTable, asked: CreateSubscription, now_ns: Callable[[], int]
+    ) -> None:
         self.id, self.owner = number, owner
         self.items: dict[int, MonitoredItem] = {}
-        self.queued = 0
+        self.spare = 0
         self.is_publishing = asked.is_publishing
-        self._now_ns = now_ns
+        self._table, self._now_ns = table, now_ns
         self._loop = asyncio.get_running_loop()
-        self._ready: dict[MonitoredItem, None] = {}
-        self._held: dict[MonitoredItem, None] = {}
+        self._ready: dict[ReadItem, None] = {}
+        self._known_slots: Indexes | None = None
+        self._turns: Indexes = _NOBODY
         self._live: dict[int, ReadItem] = {}
         self._sequence = 1
         self._kept: dict[int, bytes] = {}
         self._is_first = True
         self._silent_count = self._idle_count = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._again: asyncio.Handle | None = None
         self.revise(asked)
         self._due = self._loop.time() + self.publishing_s
         self._schedule()
@@ -91,14 +99,11 @@ class Subscription:
         """Notifications that can be sent again."""
         return list(self._kept)
 
-    def is_ready(self, item: MonitoredItem) -> None:
+    def is_ready(self, item: ReadItem) -> None:
         self._ready[item] = None
 
-    def is_not_ready(self, item: MonitoredItem) -> None:
+    def is_not_ready(self, item: ReadItem) -> None:
         self._ready.pop(item, None)
-
-    def is_held(self, item: MonitoredItem) -> None:
-        self._held[item] = None
 
     def acknowledge(self, sequence: int) -> bool:
         return self._kept.pop(sequence, None) is not None
@@ -113,7 +118,8 @@ class Subscription:
 
     def add(self, item: MonitoredItem) -> None:
         self.items[item.id] = item
-        self.queued += item.queue_max
+        self.spare += item.queue_max - 1
+        self.is_changed()
         if isinstance(item, ReadItem) and item.is_live:
             self._live[item.id] = item
 
@@ -122,31 +128,43 @@ class Subscription:
         if item is None:
             return False
         item.stop()
-        self.queued -= item.queue_max
+        self.spare -= item.queue_max - 1
         self._live.pop(number, None)
-        self._ready.pop(item, None)
-        self._held.pop(item, None)
+        self.is_changed()
         return True
 
+    def is_changed(self) -> None:
+        """Its items, or which of them report, are others than before."""
+        self._known_slots, self._turns = None, _NOBODY
+
     def stop(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        for handle in (self._timer, self._again):
+            if handle is not None:
+                handle.cancel()
         for number in list(self.items):
             self.remove(number)
 
     def send(self) -> bool:
-        """Answer publish requests as long as there are both; True when something was sent."""
-        is_sent = False
-        while self.owner.has_request() and (self._has_news() or (not is_sent and self._is_keep_alive_due())):
-            if self._has_news():
-                message = self._notification()
-                self.owner.publish(self, message, has_more=self._has_news())
-            else:
-                self.owner.publish(self, self._message(self._sequence, ()), has_more=False)
-            self._is_first, self._silent_count, is_sent = False, 0, True
-        if self._has_news():
+        """Answer a publish request if there are both; True when something was sent.
+
+        What a second notification is for goes in the next turn of the loop: small requests are served between.
+        """
+        has_news = self._has_news()
+        is_sent = self.owner.has_request() and (has_news or self._is_keep_alive_due())
+        if is_sent:
+            message = self._notification() if has_news else self._message(self._sequence, ())
+            has_news = has_news and self._has_news()
+            self.owner.publish(self, message, has_more=has_news)
+            self._is_first, self._silent_count = False, 0
+        if has_news and self.owner.has_request():
+            self._again = self._again or self._loop.call_soon(self._send_again)
+        elif has_news:
             self.owner.is_late(self)
         return is_sent
+
+    def _send_again(self) -> None:
+        self._again = None
+        self.send()
 
     def _tick(self) -> None:
         now = self._loop.time()
@@ -154,8 +172,7 @@ class Subscription:
         if self._due < now:
             self._due = now + self.publishing_s  # behind: no ticks are made up for
         self._schedule()
-        for item in [each for each in self._held if isinstance(each, TagItem) and each.release(now)]:
-            del self._held[item]
+        self._table.release(self._slots(), now)
         for each in self._live.values():
             each.look()
         self._idle_count = 0 if self.owner.has_request() else self._idle_count + 1
@@ -175,28 +192,32 @@ class Subscription:
     def _schedule(self) -> None:
         self._timer = self._loop.call_at(self._due, self._tick)
 
+    def _slots(self) -> Indexes:
+        """int64[items], of its items of tags, in ascending order."""
+        if self._known_slots is None:
+            found = [item.slot for item in self.items.values() if isinstance(item, TagItem)]
+            self._known_slots = np.sort(np.array(found, np.int64))
+        return self._known_slots
+
     def _has_news(self) -> bool:
-        return self.is_publishing and bool(self._ready)
+        if not len(self._turns):
+            self._turns = self._table.ready(self._slots())
+        return self.is_publishing and (bool(self._ready) or len(self._turns) > 0)
 
     def _is_keep_alive_due(self) -> bool:
         return self._is_first or self._silent_count >= self.keep_alive_count
 
     def _notification(self) -> bytes:
-        """As many values as one message holds; what is left stays in the items."""
-        values: list[bytes] = []
-        room = self.owner.answer_bytes_max
+        """As many values as one message holds; what is left stays in the items, which take turns."""
+        made = Notification(self._notifications_max, self.owner.answer_bytes_max)
         for item in list(self._ready):
-            while item and len(values) < self._notifications_max and room > 0:
-                value = item.pop()
-                if len(value) > self.owner.answer_bytes_max:
-                    value = binary.u32(item.client_handle) + b"\x02" + binary.u32(_TOO_LARGE)
-                room -= len(value)
-                values.append(value)
+            while item and made.has_room:
+                made.add(item.client_handle, item.pop())
             if item:
                 break
             del self._ready[item]
-        body = binary.many(values) + binary.NO_ARRAY
-        message = self._message(self._sequence, (binary.extension(DATA_CHANGE_NOTIFICATION, body),))
+        self._turns = self._table.fill(made, self._turns)
+        message = self._message(self._sequence, (binary.extension(DATA_CHANGE_NOTIFICATION, made.encoded()),))
         self._keep(message)
         return message
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from typing import Any, Final, Protocol, TypeAlias, cast
+from typing import Any, Final, cast
 
 import orjson
 
@@ -16,22 +16,19 @@ from framegate.contract.bridge import BridgeTag
 from framegate.contract.frame import Value, ValueType
 from framegate_plugins.opcua.server import binary
 from framegate_plugins.opcua.server.binary import NodeId, Variant
-from framegate_plugins.opcua.server.status import BAD_OUT_OF_RANGE, BAD_WAITING_FOR_INITIAL_DATA
+from framegate_plugins.opcua.server.newest import Newest, Row
+from framegate_plugins.opcua.server.status import BAD, BAD_OUT_OF_RANGE
 from framegate_plugins.opcua.server.units import eu_information
+from framegate_plugins.opcua.wire import FIXED
 
 TAGS: Final = 2
 """Namespace index of tags."""
 SOURCE_ONLY, SERVER_ONLY, BOTH_TIMES, NO_TIMES = 0, 1, 2, 3
 """TimestampsToReturn (Part 4, 7.40)."""
 
-Row: TypeAlias = tuple[Any, int, int, int]
-"""Value, StatusCode, source time and server time in ns UTC (0: none)."""
-
 _BASE_DATA_VARIABLE, _ANALOG_ITEM, _ANALOG_UNIT, _MULTI_STATE = 63, 2368, 17497, 2376
 _RANGE, _EU_INFORMATION, _LOCALIZED_TEXT, _UINT32 = 884, 887, 21, 7
 _RANGE_BINARY, _EU_INFORMATION_BINARY = 886, 889
-_BAD: Final = 0x8000_0000
-_NEVER: Final[Row] = (None, BAD_WAITING_FOR_INITIAL_DATA, 0, 0)
 
 _TYPES: Final[dict[ValueType, tuple[int, Callable[[Any], bytes]]]] = {
     ValueType.BOOL: (1, binary.flag),
@@ -67,33 +64,32 @@ def variable_attribute(number: int, data_type: int, *, is_array: bool = False) -
     return made[number]() if number in made else None
 
 
-class Item(Protocol):
-    """Whoever monitors a node."""
-
-    def take(self, row: Row, now: float) -> None:
-        """A new row of the node. now: monotonic seconds."""
-
-
 class TagNode:
-    """A tag.
+    """A tag. place: of its newest row."""
 
-    row    the newest
-    items  who is told of each new one
-    """
-
-    __slots__ = ("_pack", "browse_name", "data_type", "folder", "id", "items", "row", "tag")
+    __slots__ = ("_newest", "_pack", "browse_name", "data_type", "folder", "id", "place", "tag")
     node_class: Final = 2
 
-    def __init__(self, tag: BridgeTag, name: str, folder: NodeId) -> None:
+    def __init__(self, tag: BridgeTag, name: str, folder: NodeId, newest: Newest, place: int) -> None:
         self.tag = tag
         self.id = NodeId(TAGS, tag.name)
         self.browse_name = (TAGS, name)
         self.folder = folder
-        self.row = _NEVER
-        self.items: tuple[Item, ...] = ()
+        self.place = place
+        self._newest = newest
         self.data_type, self._pack = _TYPES[tag.type]
         if self.is_numbered:
             self.data_type, self._pack = _UINT32, self._pack_text
+
+    @property
+    def row(self) -> Row:
+        """The newest."""
+        return self._newest.row(self.place)
+
+    @property
+    def fixed_type(self) -> int:
+        """The builtin type of its values where they have one width and are shown as they are; else 0."""
+        return self.data_type if self.data_type in FIXED and not self.is_numbered else 0
 
     @property
     def is_numbered(self) -> bool:
@@ -155,7 +151,7 @@ class TagNode:
     def value_of(self, row: Row) -> tuple[bytes, int]:
         """The encoded Variant of a row and its StatusCode; b"" where it has no value."""
         value, status = row[0], row[1]
-        if status & _BAD:
+        if status & BAD:
             return b"", status
         try:
             return binary.u8(self.data_type) + self._pack(value), status

@@ -13,6 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from framegate.testing.ports import free_port
+
 JUDGES = Path(__file__).with_name("judges")
 START_S = 120.0
 
@@ -21,7 +23,7 @@ class Peer:
     """One server on a port that stays the same over restarts; it says "ready"."""
 
     def __init__(self, command: Sequence[str], folder: Path = JUDGES) -> None:
-        self.port = _free_port()
+        self.port = free_port()
         self._command = [word.replace("{port}", str(self.port)) for word in command]
         self._folder = folder
         self._process: subprocess.Popen[str] | None = None
@@ -76,9 +78,3 @@ class Peer:
     def _signal(self, number: int) -> None:
         assert self._process is not None
         self._process.send_signal(number)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

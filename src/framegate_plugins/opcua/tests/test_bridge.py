@@ -18,7 +18,7 @@ from framegate.testing.fakes import CollectingLog
 from framegate_plugins.opcua.bridge import OpcUaBridge
 from framegate_plugins.opcua.server.limits import ANSWER_BYTES_MAX
 from framegate_plugins.opcua.tests.bridge_stage import NOW_NS, OPEN, batch, stage, tag, until
-from framegate_plugins.opcua.tests.bridge_trial import Client, batches_of, differences, make_wanted, ua
+from framegate_plugins.opcua.tests.bridge_trial import TYPES, Client, batches_of, differences, make_wanted, ua
 
 WANTED = 1_000
 
@@ -172,6 +172,29 @@ async def test_subscription_tells_each_change_once_in_order(tmp_path: Path) -> N
         await until(lambda: len(got) == 6)
     assert [value for value, _ in got] == [0.0, 1.0, 2.0, 3.0, 3.0, 4.0]
     assert [status for _, status in got] == ["Good"] * 4 + ["UncertainLastUsableValue", "Good"]
+
+
+async def test_every_change_of_tags_of_every_type_is_told_in_order(tmp_path: Path) -> None:
+    wanted = make_wanted(20 * len(TYPES))
+    rounds = [[each._replace(value=(each.value, each.written)[turn % 2]) for each in wanted] for turn in range(6)]
+    got: dict[str, list[Any]] = {}
+
+    class Taker:
+        def datachange_notification(self, node: Any, value: Any, _data: Any) -> None:
+            got.setdefault(node.nodeid.Identifier, []).append(value)
+
+    async with stage(tmp_path, [each.tag for each in wanted]) as place, Client(place.url) as client:
+        place.bridge.update(batches_of(rounds[0]))
+        subscription = await client.create_subscription(50, Taker(), queue_maxsize=100_000)
+        nodes = [client.get_node(ua.NodeId(each.tag.name, 2)) for each in wanted]
+        await subscription.subscribe_data_change(nodes, queuesize=10, sampling_interval=0)
+        for rows in rounds[1:]:
+            place.bridge.update(batches_of(rows))
+        good = {each.tag.name for each in wanted if not each.status & 0x8000_0000 and each.value != each.written}
+        await until(lambda: all(len(got.get(name, ())) == len(rounds) for name in good))
+    values = {each.tag.name: [each.value, each.written] * 3 for each in wanted}
+    assert {name: got[name] for name in good} == {name: values[name] for name in good}
+    assert len(good) > len(wanted) // 2
 
 
 async def test_bridge_names_every_tag_that_has_no_place() -> None:

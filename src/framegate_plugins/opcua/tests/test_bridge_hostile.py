@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import psutil
 import pytest
 
-from framegate_plugins.opcua.server import connection, limits
+from framegate.testing.stalls import Stalls
+from framegate_plugins.opcua.server import connection, limits, monitoring
 from framegate_plugins.opcua.tests.attacker import HELLO, message
 from framegate_plugins.opcua.tests.bridge_stage import OPEN, batch, stage, tag, until
 from framegate_plugins.opcua.tests.bridge_trial import Client, ua
@@ -92,7 +93,9 @@ async def test_hostile_strings_leave_the_bridge_as_it_was(tmp_path: Path) -> Non
             before_s = await p99_s(node, asyncio.create_task(attack(decoy.port)))
         rss, fds = process.memory_info().rss, process.num_fds()
         task = asyncio.create_task(attack(bridge.port))
-        during_s = await p99_s(node, task)
+        with Stalls() as machine:
+            during_s = await p99_s(node, task)
+            stalled_s = machine.worst()
         sent, connections = await task
         await until(lambda: process.num_fds() <= fds + 1, limits.ACTIVATION_S + 5)
         after = process.memory_info().rss
@@ -108,7 +111,7 @@ async def test_hostile_strings_leave_the_bridge_as_it_was(tmp_path: Path) -> Non
     assert sent == STRINGS
     assert counts["clients"] == 1
     assert after <= rss * RSS_SHARE_MAX + RSS_BYTES_MAX
-    assert during_s <= max(P99_TIMES_MAX * before_s, P99_S)
+    assert during_s <= max(P99_TIMES_MAX * before_s, P99_S) + stalled_s
 
 
 async def test_client_that_opens_no_channel_is_hung_up_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,6 +231,27 @@ async def test_bounds_of_a_session_hold(tmp_path: Path) -> None:
     assert caught.value.code == ua.StatusCodes.BadTooManySubscriptions
     assert too_many.value.code == ua.StatusCodes.BadTooManyOperations
     assert [isinstance(each, int) for each in handles] == [True] * 3 + [False] * 2
+
+
+async def test_long_queues_have_a_bound_of_a_session_and_leave_every_item_its_newest_value(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(monitoring, "SPARE_MAX", 15)
+    tags = [tag(n, f"t.v{n}") for n in range(5)]
+    async with stage(tmp_path, tags) as place, Client(place.url) as client:
+        number = (await client.create_subscription(100, Nobody())).subscription_id
+        asked = ua.MonitoringParameters(QueueSize=ua.UInt32(10))
+        nodes = [ua.ReadValueId(ua.NodeId(f"t.v{n}", 2), ua.AttributeIds.Value) for n in range(5)]
+        create = [ua.MonitoredItemCreateRequest(node, ua.MonitoringMode.Reporting, asked) for node in nodes]
+        made = await client.uaclient.create_monitored_items(
+            ua.CreateMonitoredItemsParameters(number, ua.TimestampsToReturn.Both, create)
+        )
+        modify = [ua.MonitoredItemModifyRequest(each.MonitoredItemId, asked) for each in reversed(made)]
+        changed = await client.uaclient.modify_monitored_items(
+            ua.ModifyMonitoredItemsParameters(number, ua.TimestampsToReturn.Both, modify)
+        )
+    assert [each.RevisedQueueSize for each in made] == [10, 7, 1, 1, 1]
+    assert [each.RevisedQueueSize for each in changed] == [1, 1, 1, 7, 10], "none gives up what it has"
 
 
 class Nobody:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import threading
 from collections.abc import Iterator
 
@@ -14,6 +13,7 @@ from asyncua.server.server import Server
 from framegate.contract.driver import Browses, Found
 from framegate.contract.errors import Misconfigured
 from framegate.contract.frame import ValueType
+from framegate.testing.ports import free_port
 from framegate_plugins.opcua.tests.stage import Stage
 
 URI = "http://plant.example/"
@@ -27,7 +27,7 @@ def port() -> Iterator[int]:
     async def serve() -> None:
         server = Server()
         await server.init()
-        ports.append(_free_port())
+        ports.append(free_port())
         server.set_endpoint(f"opc.tcp://127.0.0.1:{ports[0]}")
         server.set_security_policy([ua.SecurityPolicyType.NoSecurity])
         space = await server.register_namespace(URI)
@@ -51,12 +51,6 @@ def port() -> Iterator[int]:
     yield ports[0]
     stop.set()
     thread.join(20)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def browsed(stage: Stage, port: int, start: str = "", depth: int = 10) -> dict[str, Found]:

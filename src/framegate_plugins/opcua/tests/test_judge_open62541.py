@@ -162,7 +162,9 @@ async def test_wrong_password_and_missing_offer_are_told(stage: Stage, secure: P
     assert stage.home is not None
     (seen,) = run(["trust", "ls"], stage.home)
     run(["trust", "add", str(seen["thumbprint"])], stage.home)
-    with pytest.raises(Exception, match=r"BadUserAccessDenied|BadIdentityToken") as caught:
+    with pytest.raises(
+        NotConnected, match=r"does not let in user 'operator' \(Bad(UserAccessDenied|Identity)"
+    ) as caught:
         await stage.open(secure.url, SECURE, **row)
     assert "wrong" not in str(caught.value)
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from framegate.contract.command import Outcome, Write
 from framegate.contract.errors import FrameBroken
 from framegate.contract.frame import TagId, Value
-from framegate_plugins.opcua.simulator import _free_port
+from framegate.testing.ports import free_port
 from framegate_plugins.opcua.structures import Definition, Member
 from framegate_plugins.opcua.tests.stage import Stage, tags, values_in
 from framegate_plugins.opcua.wire import Reader
@@ -96,7 +96,7 @@ def test_structure_that_holds_itself_ends() -> None:
 async def url() -> AsyncIterator[str]:
     server = Server()
     await server.init()
-    port = _free_port("127.0.0.1")
+    port = free_port()
     server.set_endpoint(f"opc.tcp://127.0.0.1:{port}")
     server.set_security_policy([ua.SecurityPolicyType.NoSecurity])
     space = await server.register_namespace("http://structures")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 from collections.abc import AsyncIterator
 
 import pytest
 
-from framegate_plugins.opcua.server.binary import Extension, NodeId
-from framegate_plugins.opcua.server.items import DISABLED, REPORTING, SAMPLING, TagItem
+from framegate_plugins.opcua.server.item_table import DISABLED, SAMPLING
 from framegate_plugins.opcua.server.limits import (
     NOTIFICATIONS_MAX,
     PUBLISH_REQUESTS_MAX,
@@ -19,7 +19,7 @@ from framegate_plugins.opcua.server.limits import (
     SUBSCRIPTION_S_MAX,
     UNACKNOWLEDGED_MAX,
 )
-from framegate_plugins.opcua.server.requests import CreateSubscription, MonitoringParameters
+from framegate_plugins.opcua.server.requests import CreateSubscription
 from framegate_plugins.opcua.server.session import PublishRequest, Session, Sessions
 from framegate_plugins.opcua.server.status import (
     BAD_NO_SUBSCRIPTION,
@@ -29,8 +29,8 @@ from framegate_plugins.opcua.server.status import (
     ServiceFault,
 )
 from framegate_plugins.opcua.server.subscription import Subscription
-from framegate_plugins.opcua.server.tag_node import BOTH_TIMES, TagNode
 from framegate_plugins.opcua.tests.bridge_stage import tag
+from framegate_plugins.opcua.tests.item_stage import Items, row
 
 
 class Line:
@@ -68,24 +68,29 @@ class Rig:
     def __init__(self, wanted: CreateSubscription, queue: int = 100) -> None:
         self.line = Line()
         self.session = Session(1, self.line, "rig", b"", 60.0, 0.0)
-        self.subscription = Subscription(1, self.session, wanted, lambda: 0)
+        self.items = Items([tag(1, "t.v")])
+        self.subscription = Subscription(1, self.session, self.items.table, wanted, lambda: 0)
         self.session.subscriptions[1] = self.subscription
-        node = TagNode(tag(1, "t.v"), "v", NodeId(3, "/"))
-        parameters = MonitoringParameters(7, 0.0, Extension(NodeId(0, 0), b""), queue, True)
-        self.item = TagItem(1, self.subscription, node, parameters, REPORTING, BOTH_TIMES)
+        self.item = self.items.add("t.v", queue=queue)
         self.subscription.add(self.item)
         self._number = 0
 
     def rows(self, count: int) -> None:
         for _ in range(count):
             self._number += 1
-            self.item.take((float(self._number), 0, 1, 1), 0.0)
+            self.items.give({1: row(float(self._number))})
 
     def request(self, number: int, expires: float = 1e9) -> None:
         self.session.take_publish(PublishRequest(number, number, expires, ()))
 
     def tick(self) -> None:
         self.subscription._tick()
+
+
+async def turns(count: int) -> None:
+    """Of the loop."""
+    for _ in range(count):
+        await asyncio.sleep(0)
 
 
 @pytest.fixture
@@ -127,6 +132,8 @@ async def test_more_values_than_a_notification_holds_go_on_in_the_next(rigs: lis
     for number in range(4):
         rig.request(number)
     rig.tick()
+    assert rig.line.sequences() == [1]  # others have their turn between notifications
+    await turns(2)
     assert rig.line.sequences() == [1, 2, 3]
     assert len(rig.item) == 0
 
@@ -141,6 +148,22 @@ async def test_what_is_left_for_want_of_requests_goes_with_the_next_ones(rigs: l
     rig.request(2)
     rig.request(3)
     assert rig.line.sequences() == [1, 2, 3]  # the last one waits
+
+
+async def test_items_take_turns_where_a_client_asks_too_rarely(rigs: list[Rig]) -> None:
+    rigs.append(rig := Rig(asked(most=10), queue=1))
+    items = [rig.item, *(rig.items.add("t.v", queue=1) for _ in range(29))]
+    for item in items[1:]:
+        rig.subscription.add(item)
+    told: list[set[int]] = []
+    for number in range(12):
+        rig.rows(1)
+        rig.request(number)
+        rig.tick()
+        told.append({item.id for item in items if not len(item)})
+    everybody = {item.id for item in items}
+    assert {len(each) for each in told} == {10}
+    assert all(set().union(*told[start : start + 6]) == everybody for start in range(6))
 
 
 async def test_notifications_kept_for_republish_are_bounded(rigs: list[Rig]) -> None:
@@ -161,17 +184,17 @@ async def test_subscription_that_nobody_asks_for_ends(rigs: list[Rig]) -> None:
     assert rig.session.subscriptions
     rig.tick()
     assert rig.session.subscriptions == {}
-    assert rig.item.node.items == ()
+    assert len(rig.items.table) == 0
 
 
 async def test_disabled_and_sampling_items_report_nothing(rigs: list[Rig]) -> None:
     rigs.append(rig := Rig(asked()))
-    rig.item.mode = SAMPLING
+    rig.item.switch(SAMPLING)
     rig.rows(3)
     assert len(rig.item) == 3
-    rig.item.mode = DISABLED
+    rig.item.switch(DISABLED)
     rig.rows(3)
-    assert len(rig.item) == 3
+    assert len(rig.item) == 0
     rig.request(1)
     rig.tick()
     assert rig.line.sequences() == [1]

@@ -1,4 +1,5 @@
 // A server made with node-opcua: doubles ns=1;s=t0 on, a matrix, a structure of the standard, a method. Says "ready".
+// Users are those of userManager, and those whose certificates lie in users/trusted/certs.
 //     node node_opcua.js PORT TAGS MOST_ITEMS_PER_CALL
 const path = require("path");
 const { OPCUAServer, OPCUACertificateManager, Variant, DataType, VariantArrayType, StatusCodes } = require("node-opcua");
@@ -11,10 +12,13 @@ async function main() {
     rootFolder: path.join(process.cwd(), `pki${port}`),
   });
   await serverCertificateManager.initialize();
+  const userCertificateManager = new OPCUACertificateManager({ rootFolder: path.join(process.cwd(), "users") });
+  await userCertificateManager.initialize();
   const server = new OPCUAServer({
     port,
     hostname: "127.0.0.1",
     serverCertificateManager,
+    userCertificateManager,
     userManager: { isValidUser: (name, password) => name === "operator" && password === "secret" },
     serverCapabilities: {
       operationLimits: { maxNodesPerRead: most, maxNodesPerWrite: most, maxMonitoredItemsPerCall: most, maxNodesPerBrowse: most },

@@ -1,9 +1,9 @@
 """Which plugins there are, and how one role of one is loaded.
 
-Manifests are found in three places, in this order: the built-in package beside the core, the entry points group
-`framegate.plugins` of installed distributions, and plugin directories. Nothing of a plugin is imported to find it;
-`load_role` imports the one module that is needed. A broken plugin is a problem of its own and never hides another.
-Signatures and child processes do not live here.
+Manifests are found in four places, in this order: the built-in package beside the core, the entry points group
+`framegate.plugins` of installed distributions, plugin directories, and the packages of a store. Nothing of a plugin is
+imported to find it; `load_role` imports the one module that is needed, from the plugin's folder. A broken plugin is a
+problem of its own and never hides another. How installed packages are loaded: gateway/plugins/modules.py.
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from framegate.contract.errors import Misconfigured
-from framegate.contract.plugin import PLUGIN_API, Manifest, Role
-from framegate.runtime.manifest import MANIFEST_NAME, read_manifest
+from framegate.contract.plugin import PLUGIN_API, Manifest, Role, api_for
+from framegate.package.manifest import MANIFEST_NAME, read_manifest
+
+if TYPE_CHECKING:
+    from framegate.package.store import PluginStore
 
 BUILT_IN_PACKAGE = "framegate_plugins"
 ENTRY_POINT_GROUP = "framegate.plugins"
@@ -37,11 +40,23 @@ class Plugins(dict[str, Manifest]):
         super().__init__()
         self.problems: list[Misconfigured] = []
 
+    def add(self, manifest: Manifest) -> None:
+        """Take a plugin in; the first one keeps its name."""
+        taken = self.setdefault(manifest.name, manifest)
+        if taken.folder.resolve() != manifest.folder.resolve():
+            text = (
+                f"{manifest.folder}: the name {manifest.name} belongs to the plugin in {taken.folder}; rename one, "
+                "or remove one"
+            )
+            self.problems.append(Misconfigured(text, code="E1203"))
 
-def discover(folders: Sequence[Path] = ()) -> Plugins:
+
+def discover(folders: Sequence[Path] = (), store: PluginStore | None = None) -> Plugins:
     """Every plugin, by name; what is broken is in `problems` of the result.
 
-    folders   plugin directories: each holds one folder per plugin, or is a plugin's folder itself
+    folders  plugin directories: each holds one folder per plugin, or is a plugin's folder itself; nothing in them is
+             signed, so that only whoever develops a plugin names them
+    store    installed packages, each of them verified
     """
     plugins = Plugins()
     for folder in [*_built_in(), *_installed(plugins), *_listed(folders, plugins)]:
@@ -50,18 +65,15 @@ def discover(folders: Sequence[Path] = ()) -> Plugins:
         except Misconfigured as error:
             plugins.problems.append(error)
             continue
-        taken = plugins.get(manifest.name)
-        if taken is None:
-            plugins[manifest.name] = manifest
-        elif taken.folder.resolve() != manifest.folder.resolve():
-            plugins.problems.append(
-                Misconfigured(
-                    f"{folder / MANIFEST_NAME}: the name {manifest.name} belongs to the plugin in {taken.folder}; "
-                    "rename one, or remove one",
-                    code="E1203",
-                )
-            )
+        plugins.add(manifest)
+    for manifest in [] if store is None else store.active(plugins.problems):
+        plugins.add(manifest)
     return plugins
+
+
+def is_built_in(name: str) -> bool:
+    """Does a plugin of that name come with the gateway?"""
+    return any(folder.name == name for folder in _built_in())
 
 
 def load_role(manifest: Manifest, role: Role) -> Callable[..., Any]:
@@ -70,7 +82,7 @@ def load_role(manifest: Manifest, role: Role) -> Callable[..., Any]:
     raises Misconfigured E1202 - another plugin API; E1205 - no such role; E1206 - module or name missing, or broken;
            E1207 - a package it needs is not installed; E1208 - another module of that name is in the way
     """
-    if manifest.api != PLUGIN_API:
+    if api_for(manifest.api) is None:
         text = f"plugin {manifest.name}: speaks plugin API {manifest.api}, this gateway {PLUGIN_API}; install a match"
         raise Misconfigured(text, code="E1202")
     entry = manifest.roles.get(role)

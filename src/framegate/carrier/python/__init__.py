@@ -1,0 +1,5 @@
+"""Python drivers in a process of their own."""
+
+from framegate.carrier.python.driver import ProcessDriver
+
+__all__ = ["ProcessDriver"]
