@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 
-from framegate.runtime.discover import discover, load_role
+from framegate.package.discover import discover, load_role
 
 STEPS_PER_S = 10
 

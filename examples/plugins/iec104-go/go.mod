@@ -1,0 +1,3 @@
+module iec104
+
+go 1.24

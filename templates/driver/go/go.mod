@@ -1,0 +1,3 @@
+module mydriver
+
+go 1.24
