@@ -29,6 +29,7 @@ from framegate.testing import plant
 from framegate.testing.account import Account
 from framegate.testing.etcd import Etcd
 from framegate.testing.mosquitto import PROGRAM, Mosquitto
+from framegate.testing.ports import free_url
 from framegate_plugins.modbus.simulator import Simulator as Plc
 from framegate_plugins.modbus.simulator import start as start_plc
 
@@ -118,7 +119,7 @@ async def modbus() -> AsyncIterator[Callable[..., Awaitable[Plc]]]:
     started: list[Plc] = []
 
     async def start(**options: Any) -> Plc:
-        started.append(await start_plc(options))
+        started.append(await start_plc({"url": free_url()} | options))
         return started[-1]
 
     yield start

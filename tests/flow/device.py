@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from framegate.testing import plant
+from framegate.testing.ports import free_port
 
 PEERS = Path(__file__).parent / "peers"
 HEADER = Path("/usr/include/modbus/modbus.h")
@@ -32,7 +33,7 @@ class Device:
     """
 
     def __init__(self, server: Server, folder: Path) -> None:
-        self.port = plant.free_port()
+        self.port = free_port()
         self.writes: Counter[tuple[int, int]] = Counter()
         if server == "libmodbus":
             program = folder / "libmodbus_server"

@@ -21,7 +21,7 @@ from framegate.endpoint.clock import SystemClock
 from framegate.gateway.health import Health
 from framegate.gateway.home import Home
 from framegate.gateway.wiring import Gateway
-from framegate.runtime.discover import discover
+from framegate.package.discover import discover
 from framegate.testing import plant
 from framegate.testing.doors import MemoryAccess, MemoryAudit, MemoryDesk
 from framegate.testing.fakes import CollectingLog

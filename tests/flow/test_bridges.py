@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import shutil
 import subprocess
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 
 from framegate.observe.face import BridgeRecord, GatewayHealth
 from framegate.testing import plant
+from framegate.testing.ports import free_port
 from framegate_plugins.modbus.simulator import Simulator as Plc
 
 Run = Callable[[Path], subprocess.Popen[bytes]]
@@ -30,7 +30,7 @@ class Hmi:
     """A client of the bridge `talk`."""
 
     def __init__(self) -> None:
-        self.port, self.metrics = plant.free_port(), plant.free_port()
+        self.port, self.metrics = free_port(), free_port()
 
     async def ask(self, line: str) -> Any:
         """Its answer; None where it hangs up or is not there."""
@@ -58,7 +58,12 @@ def tables(home: Path, plc: Plc, hmi: Hmi, unit: str = "rpm", more: str = "") ->
     drivers = home / "config" / "drivers.yml"
     row = "plugin: talk, endpoint: hmi, tags: ['speed', 'level'], commands: {tags: [speed]}"
     drivers.write_text(drivers.read_text() + f"bridges:\n  panel: {{{row}}}\n")
-    shutil.copytree(PLUGIN, home / "plugins" / "bridges" / "talk", dirs_exist_ok=True)
+
+
+@pytest.fixture(autouse=True)
+def unsigned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plugin of these tests is one under development."""
+    monkeypatch.setenv("EDGE_UNSIGNED_PLUGINS", str(PLUGIN))
 
 
 Ask = Callable[[Path], Awaitable[GatewayHealth]]

@@ -24,6 +24,7 @@ from framegate.contract.bridge import BridgeTag
 from framegate.contract.frame import TagId, Value, ValueType
 from framegate.observe.face import GatewayHealth
 from framegate.testing import plant
+from framegate.testing.ports import free_port
 from framegate_plugins.opcua.tests import judging
 from framegate_plugins.opcua.tests.bridge_trial import TYPES, Wanted, make_wanted
 
@@ -93,7 +94,7 @@ class UaDevice:
 
     def __init__(self, wanted: Sequence[Wanted]) -> None:
         self.wanted = wanted
-        self.port = plant.free_port()
+        self.port = free_port()
         self.server: Any = vars(asyncua)["Server"]()
         self.nodes: dict[str, Any] = {}
 
@@ -151,7 +152,7 @@ async def test_nothing_differs_between_an_opcua_device_and_an_opcua_client(
     else:
         folder = request.getfixturevalue("node_opcua")
         command = ["node", "client.js"]
-    port = plant.free_port()
+    port = free_port()
     options = "plugin: opcua, options: {security: none}"
     tables(tmp_path, f"tcp://127.0.0.1:{device.port}", options, device.rows(), {"scada": (port, OPCUA)}, "200ms")
     run(tmp_path)
@@ -210,7 +211,7 @@ async def test_a_hundred_modbus_tags_are_mapped_by_themselves_and_a_hundred_writ
     if importlib.util.find_spec("o6") is None:
         pytest.skip("o6 is not installed")
     wanted = modbus_wanted()
-    port, plc_port = plant.free_port(), plc.transport.sockets[0].getsockname()[1]
+    port, plc_port = free_port(), plc.transport.sockets[0].getsockname()[1]
     master = AsyncModbusTcpClient("127.0.0.1", port=plc_port)
     await master.connect()
     for number, each in enumerate(wanted):

@@ -14,6 +14,7 @@ from framegate.observe.face import GatewayHealth
 from framegate.testing import plant
 from framegate.testing.account import Account
 from framegate.testing.mosquitto import Mosquitto
+from framegate.testing.ports import free_port
 from framegate_plugins.modbus.simulator import Simulator as Plc
 
 Run = Callable[[Path], subprocess.Popen[bytes]]
@@ -40,7 +41,7 @@ async def test_backlog_of_old_tables_arrives_under_old_names(
     plc = await modbus()
     plc.units[1].hold[:4] = (10, 11, 12, 13)
     old = [f"tag: {tag}, source: plc, address: 'hr:{i}', type: int16" for i, tag in enumerate(("a", "b", "c"))]
-    tables(home, plc, f"tcp://127.0.0.1:{plant.free_port()}", old)
+    tables(home, plc, f"tcp://127.0.0.1:{free_port()}", old)
     gateway = run(home)
     before = await plant.eventually(lambda: health(home), lambda now: now.wal.durable > BACKLOG_ROWS, "a backlog")
     plant.stop_gateway(gateway)
@@ -91,7 +92,7 @@ async def test_new_connector_name_starts_with_the_oldest_row(
 @pytest.mark.parametrize("part", range(8))
 def test_stop_while_starting_is_clean(home: Path, run: Run, part: int) -> None:
     """A service manager may change its mind at any moment of the start."""
-    nowhere = f"tcp://127.0.0.1:{plant.free_port()}"
+    nowhere = f"tcp://127.0.0.1:{free_port()}"
     plant.write_tables(home, plc=nowhere, broker=nowhere)
     gateway = run(home)
     time.sleep(0.15 * part)

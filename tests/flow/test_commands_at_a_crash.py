@@ -33,6 +33,7 @@ from framegate.ops.client import ControlClient
 from framegate.testing import plant
 from framegate.testing.fakes import CollectingLog
 from framegate.testing.fault_proxy import Direction, FaultProxy
+from framegate.testing.ports import free_port
 
 from .device import PEERS, Device
 
@@ -180,7 +181,7 @@ async def plant_of(home: Path, device: Device) -> AsyncIterator[tuple[FaultProxy
         home,
         endpoints={
             "plc": f"url: 'tcp://127.0.0.1:{proxy.port}'",
-            "nobody": f"url: 'tcp://127.0.0.1:{plant.free_port()}'",
+            "nobody": f"url: 'tcp://127.0.0.1:{free_port()}'",
         },
         drivers={
             name: f"plugin: modbus, endpoint: {endpoint}, options: {{unit: 1, timeout: 500ms}}, scan: {{default: 10s}}"

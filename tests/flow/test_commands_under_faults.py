@@ -29,6 +29,7 @@ from framegate.testing import plant
 from framegate.testing.account import Account
 from framegate.testing.fault_proxy import FaultProxy
 from framegate.testing.mosquitto import Mosquitto
+from framegate.testing.ports import free_port
 
 from .device import Device, Server, why_not
 
@@ -262,7 +263,7 @@ async def test_each_command_reaches_the_device_once_at_most_and_its_outcome_is_t
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")  # noqa: T201 - pytest shows it
     dice = random.Random(seed)
-    api = plant.free_port()
+    api = free_port()
     device = Device(server, tmp_path)
     account = await subscribe(mosquitto.port)
     token = plant.edge("token", "add", "asker", "--role", "operator", "--home", str(tmp_path)).stdout.strip()

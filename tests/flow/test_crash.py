@@ -13,6 +13,7 @@ from framegate.observe.face import GatewayHealth
 from framegate.testing import plant
 from framegate.testing.account import Account
 from framegate.testing.mosquitto import Mosquitto
+from framegate.testing.ports import free_url
 from framegate_plugins.modbus.simulator import Simulator as Plc
 from framegate_plugins.mqtt.simulator import start as start_broker
 
@@ -97,7 +98,7 @@ async def test_kill_while_the_broker_is_away_loses_nothing_durable(
     """What was handed to a connection and never acknowledged counts as not sent, also after a crash."""
     plc = await modbus()
     flood(plc, TAGS)
-    broker = await start_broker()
+    broker = await start_broker({"url": free_url()})
     account = Account()
     broker.broker.taken = lambda message: account.take(message.topic, bytes(message.payload))
     plant.write_tables(home, plc=plc.url, broker=broker.url, tags=TAGS, scan="20ms")

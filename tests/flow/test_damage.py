@@ -14,6 +14,7 @@ from framegate.observe.face import GatewayHealth
 from framegate.testing import plant
 from framegate.testing.account import Account
 from framegate.testing.mosquitto import Mosquitto
+from framegate.testing.ports import free_port
 from framegate_plugins.modbus.simulator import Simulator as Plc
 
 TAGS = 200
@@ -81,7 +82,7 @@ async def test_damaged_store_starts_and_tells_the_loss(
     await plant.until(lambda: account.newest > 2_000, "values")
     plant.stop_gateway(gateway)
 
-    plant.write_tables(home, plc=plc.url, broker=f"tcp://127.0.0.1:{plant.free_port()}", tags=TAGS, scan="20ms")
+    plant.write_tables(home, plc=plc.url, broker=f"tcp://127.0.0.1:{free_port()}", tags=TAGS, scan="20ms")
     gateway = run(home)
     durable = account.newest + BACKLOG_ROWS
     full = await plant.eventually(lambda: health(home), lambda now: now.wal.durable > durable, "a backlog")
@@ -89,7 +90,7 @@ async def test_damaged_store_starts_and_tells_the_loss(
     gateway.wait()
     damage(home, how, random.Random(seed))
 
-    port = plant.free_port()
+    port = free_port()
     plant.write_tables(home, plc=plc.url, broker=broker, tags=TAGS, scan="20ms", metrics=port)
     run(home)
     await plant.until(lambda: account.newest > full.wal.durable + 2_000, "values after the damage", 60)

@@ -15,6 +15,7 @@ from framegate.observe.face import GatewayHealth
 from framegate.testing import plant
 from framegate.testing.account import Account
 from framegate.testing.mosquitto import Mosquitto
+from framegate.testing.ports import free_port
 from framegate_plugins.modbus.simulator import Simulator as Plc
 
 Run = Callable[[Path], subprocess.Popen[bytes]]
@@ -89,7 +90,7 @@ async def test_device_never_there_gives_bad_rows_from_the_start(
     home: Path, mosquitto: Mosquitto, subscribe: Subscribe, run: Run
 ) -> None:
     account = await subscribe(mosquitto.port)
-    nowhere = f"tcp://127.0.0.1:{plant.free_port()}"
+    nowhere = f"tcp://127.0.0.1:{free_port()}"
     plant.write_tables(home, plc=nowhere, broker=f"tcp://127.0.0.1:{mosquitto.port}")
     run(home)
     await plant.until(lambda: len(account.last) == 10, "a row for each tag")

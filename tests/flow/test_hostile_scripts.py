@@ -1,16 +1,17 @@
 """Hostile scripts and expressions on the loop of a gateway: stopped in time, switched off, and nobody else waits.
 
 Store, bus, mapping and host of rules as a gateway has them, and a ticker of one millisecond beside them on their loop.
-Lag is taken in CPU time of the process: a machine that is busy with other things makes no case red. Every script of
-the casebook of tests/unit/mapper/rules/script/cases is played, and every expression of cases/expressions: its first
-line says what becomes of it (refused, bad or fine), and whether it is over text.
+Lag is taken in CPU time of the loop's thread: a machine that is busy with other things makes no case red. Every
+script of the casebook of tests/unit/mapper/rules/script/cases is played, and every expression of cases/expressions:
+its first line says what becomes of it (refused, bad or fine), and whether it is over text.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from framegate.mapper.mapping import Mapping, MappingRow, compile_mapping
 from framegate.mapper.processing import Processing
 from framegate.mapper.rules.engine import Engine, Entry
 from framegate.mapper.rules.host import RuleHost
+from framegate.mapper.rules.lua_sandbox import DEADLINE_S
 from framegate.mapper.rules.rule import FAULTS_MAX, RuleContext
 from framegate.mapper.rules.script import make
 from framegate.observe.metrics import Metrics
@@ -39,23 +41,33 @@ from framegate.testing.plant import until
 HERE, CASES = Path(__file__).parent, "unit/mapper/rules/script/cases"
 SCRIPTS = {path.stem: path.read_text("utf-8") for path in (HERE.parent / CASES).glob("*.lua")}
 EXPRESSIONS = {path.stem: path.read_text("utf-8") for path in (HERE / "cases/expressions").glob("*.lua")}
-LAG_S_MAX = 0.05
+LAG_S_MAX = DEADLINE_S + 2 * 0.02
+"""Promised: 50 ms. What follows the deadline takes up to twice its CPU time on a core that another thread shares."""
 TICK_S = 0.001
 ROWS = 125
 """Of a batch, each with the hostile expression."""
 
 
+@pytest.fixture(scope="module", autouse=True)
+def settled() -> Iterator[None]:
+    """As in a gateway that has started: the collector leaves alone what stays for good, here the whole test runner."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 class Ticker:
-    """Wakes each millisecond on the loop; lag_s: the most CPU time that passed between two wakings."""
+    """Wakes each millisecond on the loop; lag_s: the most CPU time that its thread took between two wakings."""
 
     def __init__(self) -> None:
         self.lag_s = 0.0
 
     async def run(self) -> None:
         while True:
-            before = time.process_time()
+            before = time.thread_time()
             await asyncio.sleep(TICK_S)
-            self.lag_s = max(self.lag_s, time.process_time() - before - TICK_S)
+            self.lag_s = max(self.lag_s, time.thread_time() - before)
 
 
 class Site:
@@ -143,12 +155,12 @@ def mapping_of(text: str, *, is_text: bool) -> Mapping:
 async def test_hostile_expression_marks_its_rows_and_the_loop_goes_on(name: str) -> None:
     head, text = EXPRESSIONS[name].rstrip("\n").split("\n")
     fate, is_text = head.split()[1], head.endswith("text")
-    began = time.process_time()
+    began = time.thread_time()
     if fate == "refused":
         with pytest.raises(Misconfigured) as caught:
             check_expression(text)
         assert caught.value.stable_code == "E1191"
-        assert time.process_time() - began <= LAG_S_MAX
+        assert time.thread_time() - began <= LAG_S_MAX
         return
     mapping, ticker = mapping_of(text, is_text=is_text), Ticker()
     ticking = asyncio.create_task(ticker.run())

@@ -12,6 +12,7 @@ import pytest
 from framegate.observe.face import GatewayHealth
 from framegate.testing import plant
 from framegate.testing.account import Account
+from framegate.testing.ports import free_url
 from framegate_plugins.modbus.simulator import Simulator as Plc
 from framegate_plugins.mqtt.simulator import Simulator as Broker
 from framegate_plugins.mqtt.simulator import start as start_broker
@@ -27,7 +28,7 @@ LIVE_MS_MAX = 2_000.0
 
 @pytest.fixture
 async def broker() -> AsyncIterator[Broker]:
-    embedded = await start_broker()
+    embedded = await start_broker({"url": free_url()})
     yield embedded
     await embedded.close()
 

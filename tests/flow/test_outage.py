@@ -14,6 +14,7 @@ from framegate.observe.face import GatewayHealth
 from framegate.testing import plant
 from framegate.testing.account import Account
 from framegate.testing.mosquitto import Mosquitto
+from framegate.testing.ports import free_url
 from framegate_plugins.modbus.simulator import Simulator as Plc
 from framegate_plugins.mqtt.simulator import Simulator as Broker
 from framegate_plugins.mqtt.simulator import start as start_broker
@@ -45,7 +46,7 @@ async def uplink(mosquitto: Mosquitto) -> AsyncIterator[Uplink]:
 
 @pytest.fixture
 async def broker() -> AsyncIterator[Broker]:
-    embedded = await start_broker()
+    embedded = await start_broker({"url": free_url()})
     yield embedded
     await embedded.close()
 

@@ -19,6 +19,7 @@ from framegate.observe.face import GatewayHealth
 from framegate.testing import plant
 from framegate.testing.account import Account
 from framegate.testing.mosquitto import Mosquitto
+from framegate.testing.ports import free_port
 from framegate_plugins.modbus.simulator import Simulator as Plc
 
 Run = Callable[[Path], subprocess.Popen[bytes]]
@@ -28,7 +29,12 @@ Ask = Callable[[Path], Awaitable[GatewayHealth]]
 Counted = Callable[[int, str], Awaitable[dict[str, float]]]
 Drained = Callable[[Account], Awaitable[None]]
 TAGS = 40
+TIMEOUT = "10s"
+"""Of a request to a device, so that no stall of the machine makes a row Bad."""
 REFUSED_S_MAX = 5.0
+"""CPU time of the gateway, so that a busy machine makes no case red."""
+STORM_HEARD = 3
+"""Tables of a storm, taken or refused, before it may end."""
 
 
 def row(device: int, number: int, more: str = "") -> str:
@@ -52,8 +58,8 @@ def replace(home: Path, name: str, data: bytes) -> None:
 
 
 def events(home: Path, *names: str) -> list[dict[str, Any]]:
-    lines = (home / "log").read_text(errors="replace").splitlines()
-    found = [json.loads(line) for line in lines if line.startswith("{")]
+    lines = (home / "log").read_text(errors="replace").splitlines(keepends=True)  # the last may be half of one
+    found = [json.loads(line) for line in lines if line.startswith("{") and line.endswith("\n")]
     return [event for event in found if event["event"] in names]
 
 
@@ -67,7 +73,7 @@ class Site:
     """Tables of some PLCs and one connector, and a gateway that runs on them."""
 
     def __init__(self, home: Path, plcs: Sequence[Plc], broker: int, health: Ask, **more: Any) -> None:
-        self.home, self.metrics, self._health = home, plant.free_port(), health
+        self.home, self.metrics, self._health = home, free_port(), health
         self.plcs, self.broker = plcs, broker
         self.write(rows(len(plcs)), **more)
 
@@ -79,7 +85,8 @@ class Site:
                 "broker": f"url: 'tcp://127.0.0.1:{self.broker}'",
             },
             drivers={
-                f"d{i}": f"plugin: modbus, endpoint: plc{i}, scan: {{default: 50ms}}" for i in range(len(self.plcs))
+                f"d{i}": f"plugin: modbus, endpoint: plc{i}, options: {{timeout: {TIMEOUT}}}, scan: {{default: 50ms}}"
+                for i in range(len(self.plcs))
             },
             connectors={"cloud": "plugin: mqtt, endpoint: broker"},
             variables=variables,
@@ -90,6 +97,17 @@ class Site:
     async def generation(self, number: int) -> GatewayHealth:
         return await plant.eventually(
             lambda: self._health(self.home), lambda now: now.config.generation == number, f"generation {number}"
+        )
+
+    async def active(self) -> GatewayHealth:
+        """What the gateway says once it runs on its first tables and each line is up."""
+        return await plant.eventually(
+            lambda: self.generation(1),
+            lambda now: (
+                all(device.state == "active" for device in now.devices)
+                and all(connector.state == "connected" for connector in now.connectors)
+            ),
+            "active devices and connector",
         )
 
 
@@ -104,11 +122,7 @@ async def test_reload_one_row_leaves_every_other_session_alone(
     """A row changes, comes, moves and goes; sessions, states and lines of devices and connector stay as they were."""
     account = await subscribe(site.broker)
     gateway = run(site.home)
-    before = await plant.eventually(
-        lambda: site.generation(1),
-        lambda now: all(device.state == "active" for device in now.devices),
-        "active devices",
-    )
+    before = await site.active()
     steps = (
         [*rows(3)[:-1], row(2, TAGS - 1, ", scale: 0.5, unit: bar")],
         [*rows(3), row(1, TAGS)],
@@ -152,7 +166,7 @@ async def test_reload_endpoint_restarts_its_device_and_removed_connector_holds_n
     site: Site, modbus: Start, run: Run, health: Ask, counted: Counted
 ) -> None:
     run(site.home)
-    before = await site.generation(1)
+    before = await site.active()
     site.plcs = [site.plcs[0], await modbus(), site.plcs[2]]
     site.write(rows(3))
     now = await plant.eventually(
@@ -197,8 +211,8 @@ async def test_reload_hostile_tables_are_refused_in_time_and_the_old_ones_run(
     gateway = run(site.home)
     await site.generation(1)
     for name, data in HOSTILE.items():
-        known, loop = len(events(site.home, "config_refused")), asyncio.get_running_loop()
-        path, began = site.home / "config" / "variables.yml", loop.time()
+        known, path = len(events(site.home, "config_refused")), site.home / "config" / "variables.yml"
+        began_cpu_s = (await health(site.home)).cpu_s
         if name == "a directory":
             path.unlink()
             path.mkdir()
@@ -207,13 +221,16 @@ async def test_reload_hostile_tables_are_refused_in_time_and_the_old_ones_run(
                 path.rmdir()
             replace(site.home, "variables.yml", data)
         await plant.until(lambda: len(events(site.home, "config_refused")) > known, f"a refusal of {name}")  # noqa: B023
-        assert loop.time() - began < REFUSED_S_MAX, name
+        now = await plant.eventually(
+            lambda: health(site.home),
+            lambda now: events(site.home, "config_refused")[-1]["lines"][0].split(" ", 1)[0] in now.config.problem,
+            f"what is wrong with {name}",
+        )
+        assert now.cpu_s - began_cpu_s < REFUSED_S_MAX, name
+        assert (now.config.generation, now.problem) == (1, "")
         told = events(site.home, "config_refused")[-1]
         assert told["problems"] == (1_001 if name in {"10,000 errors", "duplicate keys"} else 1), told
         assert "variables.yml" in told["lines"][0]
-        now = await health(site.home)
-        assert (now.config.generation, now.problem) == (1, "")
-        assert told["lines"][0].split(" ", 1)[0] in now.config.problem
     replace(site.home, "variables.yml", table(rows(3)))
     now = await plant.eventually(lambda: health(site.home), lambda now: not now.config.problem, "an end of the problem")
     assert now.config.generation == 1
@@ -233,9 +250,13 @@ async def test_reload_storm_loses_and_repeats_nothing(
     dice, loop = random.Random(seed), asyncio.get_running_loop()
     account = await subscribe(site.broker)
     gateway = run(site.home)
-    before = await site.generation(1)
+    before = await site.active()
     path, end = site.home / "config" / "variables.yml", loop.time() + seconds
-    while loop.time() < end:
+
+    def heard() -> int:
+        return len(events(site.home, "config_applied", "config_refused"))
+
+    while loop.time() < end or (heard() < STORM_HEARD and loop.time() < end + plant.WAIT_S_MAX):
         whole = table(
             [*rows(3, f", scale: {dice.randint(1, 99)}"), *[row(2, 50 + i) for i in range(dice.randrange(5))]]
         )
@@ -251,7 +272,9 @@ async def test_reload_storm_loses_and_repeats_nothing(
     site.plcs[0].units[1].hold[:TAGS] = 3
     await plant.until(lambda: account.last["d0.t0"].value == 2100, "the last tables")
     now = await plant.eventually(lambda: health(site.home), lambda now: now.config.problem == "", "the last generation")
-    assert now.config.generation > 2
+    applied, refused = events(site.home, "config_applied"), events(site.home, "config_refused")
+    assert now.config.generation == 1 + len(applied)
+    assert len(applied) + len(refused) >= STORM_HEARD  # it was met while it blew, however its dice fell
     assert now.problem == ""
     assert [device.since_ns for device in now.devices] == [device.since_ns for device in before.devices]
     assert len(History(Home(site.home).history).numbers()) <= 50
@@ -261,6 +284,7 @@ async def test_reload_storm_loses_and_repeats_nothing(
     assert (account.lost(account.newest), account.repeats, account.out_of_order, account.conflicts) == (0, 0, 0, 0)
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("rounds", [5, pytest.param(20, marks=pytest.mark.campaign)])
 async def test_kill_during_a_change_starts_on_a_whole_generation(
     site: Site, run: Run, health: Ask, rounds: int

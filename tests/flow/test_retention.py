@@ -12,6 +12,7 @@ from framegate.observe.face import GatewayHealth
 from framegate.testing import plant
 from framegate.testing.account import Account
 from framegate.testing.mosquitto import Mosquitto
+from framegate.testing.ports import free_port
 from framegate_plugins.modbus.simulator import Simulator as Plc
 
 TAGS, TAG_BYTES = 100, 250
@@ -32,7 +33,7 @@ async def test_retention_gives_up_the_oldest_and_announces_each(
     plc.units[1].hold[:registers] = np.random.default_rng(1).integers(0, 1 << 16, registers)  # cannot be compressed
     account = await subscribe(mosquitto.port, topics="late/#")
     every = await subscribe(mosquitto.port, topics="live/#")
-    away, broker = f"tcp://127.0.0.1:{plant.free_port()}", f"tcp://127.0.0.1:{mosquitto.port}"
+    away, broker = f"tcp://127.0.0.1:{free_port()}", f"tcp://127.0.0.1:{mosquitto.port}"
 
     def tables(late: str) -> None:
         plant.write_config(

@@ -14,6 +14,7 @@ from framegate.observe.face import GatewayHealth
 from framegate.testing import plant
 from framegate.testing.account import Account
 from framegate.testing.mosquitto import Mosquitto
+from framegate.testing.ports import free_port
 from framegate_plugins.modbus.simulator import Simulator as Plc
 
 STOP_S_MAX = 5.0  # promised: 2 s; a busy test machine gets more
@@ -66,7 +67,7 @@ async def test_rows_read_before_a_stop_are_delivered_after_the_next_start(
     """The broker is away for the whole of the first run: all of it comes from the durable log."""
     plc = await modbus()
     flood(plc, 100)
-    nowhere = f"tcp://127.0.0.1:{plant.free_port()}"
+    nowhere = f"tcp://127.0.0.1:{free_port()}"
     plant.write_tables(home, plc=plc.url, broker=nowhere, tags=100, scan="20ms")
     gateway = run(home)
     first = await plant.eventually(lambda: health(home), lambda now: now.wal.durable > 2_000, "rows in the log")
@@ -89,7 +90,7 @@ async def test_stop_with_everything_dead_is_quick(
     """A silent device, a port where nobody listens, a broker that is away: none of them holds the stop up."""
     plc = await modbus()
     plc.units[1].misbehave(silent=True)
-    nowhere = f"tcp://127.0.0.1:{plant.free_port()}"
+    nowhere = f"tcp://127.0.0.1:{free_port()}"
     plant.write_config(
         home,
         endpoints={"plc": f"url: '{plc.url}'", "broker": f"url: '{nowhere}'", "away": f"url: '{nowhere}'"},
@@ -111,7 +112,7 @@ async def test_stop_with_everything_dead_is_quick(
 
 async def test_second_gateway_in_one_home_is_refused(home: Path, modbus: Start, run: Run, health: Ask) -> None:
     plc = await modbus()
-    plant.write_tables(home, plc=plc.url, broker=f"tcp://127.0.0.1:{plant.free_port()}")
+    plant.write_tables(home, plc=plc.url, broker=f"tcp://127.0.0.1:{free_port()}")
     first = run(home)
     pid = (await health(home)).pid
     assert pid == first.pid

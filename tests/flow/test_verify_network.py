@@ -31,6 +31,8 @@ MEASURED_HERE = (
     "scan timer",
     "was not asked for",
     "old at p99",
+    "ordinary pace",
+    "the drain took",
 )
 """Words of verdicts about speed. A machine that runs other tests as well is no judge of it; the campaign is."""
 

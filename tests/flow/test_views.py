@@ -20,6 +20,7 @@ from framegate.observe.face import GatewayHealth
 from framegate.testing import plant
 from framegate.testing.account import Account
 from framegate.testing.mosquitto import Mosquitto
+from framegate.testing.ports import free_port
 from framegate_plugins.modbus.simulator import Simulator as Plc
 
 Run = Callable[[Path], subprocess.Popen[bytes]]
@@ -50,13 +51,13 @@ async def gateway(
     plc = await modbus()
     plc.units[1].hold[:10] = range(10)
     account = await subscribe(mosquitto.port)
-    port = plant.free_port()
+    port = free_port()
     plant.write_config(
         home,
         endpoints={
             "plc": f"url: '{plc.url}'",
             "broker": f"url: 'tcp://127.0.0.1:{mosquitto.port}'",
-            "nowhere": f"url: 'tcp://127.0.0.1:{plant.free_port()}'",
+            "nowhere": f"url: 'tcp://127.0.0.1:{free_port()}'",
         },
         drivers={"plc": "plugin: modbus, endpoint: plc, scan: {default: 50ms}"},
         connectors={

@@ -1,7 +1,8 @@
 """Hostile bytes over live sockets to a Modbus bridge in a process of its own, while a master elsewhere goes on asking.
 
 The bridge lives, every answer to the master is right, and afterwards open files and memory are what they were. The
-campaign sends 100,000 strings and judges the master's latency as well: at most doubled, or below P99_MS.
+campaign sends 100,000 strings and judges the master's latency as well: at most doubled, or below P99_MS, where the
+machine did not stall for longer.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import psutil
 import pytest
 import uvloop
 
+from framegate.testing.stalls import Stalls
 from framegate_plugins.modbus.bridge_trial import BridgeTrial, Master
 from tools.fuzz.mutate import mutated
 from tools.fuzz.targets_modbus_bridge import TARGETS
@@ -155,8 +157,11 @@ async def test_bridge_lives_through_hostile_strings(tmp_path: Path) -> None:
 @pytest.mark.campaign
 @pytest.mark.timeout(600)
 async def test_hostile_strings_do_not_slow_a_master(tmp_path: Path) -> None:
-    before, during = await run(100_000, 2026, tmp_path)
-    assert during <= max(2 * before, P99_MS), f"99th percentile {before:.2f} ms before, {during:.2f} ms during"
+    with Stalls() as machine:
+        before, during = await run(100_000, 2026, tmp_path)
+        stalled = 1e3 * machine.worst()
+    told = f"99th percentile {before:.2f} ms before, {during:.2f} ms during; the machine stalled for {stalled:.2f} ms"
+    assert during <= max(2 * before, P99_MS) + stalled, told
 
 
 if __name__ == "__main__":

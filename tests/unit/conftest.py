@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 import pytest
 
@@ -24,6 +25,7 @@ from framegate.observe.face import (
     WalHealth,
 )
 from framegate.observe.metrics import Metrics
+from framegate.observe.plugin_face import PluginChangeRecord, PluginRecord, StagedRecord
 from framegate.testing.doors import MemoryAudit
 
 SECOND_NS = 1_000_000_000
@@ -177,12 +179,93 @@ class FakeLetters:
         )
 
 
+MODBUS = PluginRecord(
+    "modbus",
+    "0.1.0",
+    0,
+    "Modbus",
+    "built-in",
+    "python",
+    ("driver", "bridge"),
+    ("memory 64 MiB",),
+    ("pump",),
+    (),
+    (),
+    (),
+)
+ACME = replace(MODBUS, name="acme", version="1.2.0", serial=7, source="package", shape="native", devices=("meter",))
+
+
+@dataclass
+class FakePlugins:
+    """Plugins in memory. asks: what the next package asks; trouble: what the next change raises."""
+
+    active: dict[str, PluginRecord] = field(default_factory=lambda: {"modbus": MODBUS, "acme": ACME})
+    waiting: dict[str, StagedRecord] = field(default_factory=dict)
+    asks: tuple[str, ...] = ()
+    trouble: GatewayError | None = None
+    received: bytes = b""
+    by: list[str] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+
+    def plugins(self) -> Sequence[PluginRecord]:
+        return list(self.active.values())
+
+    def staged(self) -> Sequence[StagedRecord]:
+        return list(self.waiting.values())
+
+    async def stage(self, file: Path, by: str) -> StagedRecord:
+        return self._stage(by)
+
+    async def receive(self, chunks: AsyncIterator[bytes], by: str) -> StagedRecord:
+        self.received = b"".join([chunk async for chunk in chunks])
+        return self._stage(by)
+
+    def _stage(self, by: str) -> StagedRecord:
+        self._raise()
+        self.by.append(by)
+        record = StagedRecord("acme", "1.3.0", 8, "Acme", "1.2.0", self.asks, "5f0c", by, NOW_NS)
+        self.waiting["acme"] = record
+        return record
+
+    async def activate(self, name: str, accept: str, by: str) -> PluginChangeRecord:
+        self._raise()
+        if accept != self.waiting[name].accept:
+            raise Misconfigured(f"plugin {name}: what was accepted is not what is asked now", code="E4657")
+        return self._change(name, self.waiting.pop(name).version, by)
+
+    async def roll_back(self, name: str, by: str, version: str = "", reason: str = "") -> PluginChangeRecord:
+        self._raise()
+        self.reasons.append(reason)
+        return self._change(name, version or "1.1.0", by)
+
+    async def remove(self, name: str, by: str) -> PluginChangeRecord:
+        self._raise()
+        if self.waiting.pop(name, None) is not None:
+            return self._change(name, self.active[name].version, by)
+        return self._change(name, "", by)
+
+    def _change(self, name: str, version: str, by: str) -> PluginChangeRecord:
+        if name not in self.active:
+            raise Misconfigured(f"plugin {name}: is not installed", code="E4656")
+        self.by.append(by)
+        before = self.active[name].version
+        self.active[name] = replace(self.active[name], version=version)
+        return PluginChangeRecord(name, before, version, ("meter",), (), (), (), 0.2, 120.0)
+
+    def _raise(self) -> None:
+        trouble, self.trouble = self.trouble, None
+        if trouble is not None:
+            raise trouble
+
+
 @dataclass
 class FakeFace:
     """Holds what it answers; tests change it."""
 
     record: GatewayHealth = HEALTH
     letters: FakeLetters = field(default_factory=FakeLetters)
+    plugins: FakePlugins = field(default_factory=FakePlugins)
     rows: list[TagRow] = field(default_factory=lambda: [tag_row(number) for number in range(1, 21)])
     metrics: Metrics = field(default_factory=Metrics)
     audit: MemoryAudit = field(default_factory=MemoryAudit)

@@ -25,7 +25,7 @@ from framegate.command.entry import Entry
 from framegate.command.record import decode_record
 from framegate.contract.command import Command, CommandRecord
 from framegate.contract.ports import Change
-from framegate.runtime.discover import discover, load_role
+from framegate.package.discover import discover, load_role
 
 DIED = 77
 """Exit status of a gateway that has reached its place."""

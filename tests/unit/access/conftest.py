@@ -122,3 +122,9 @@ async def room(tmp_path: Path, issuer: Issuer, clock: FakeClock, log: Collecting
     opened = open_access(tmp_path, GATEWAY, TENANT, [options], clock, log)
     yield opened
     await opened.close()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Of the access room, where the audit chain lies."""
+    return tmp_path / "access"

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import errno
 import hashlib
 import json
-import os
-import shutil
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -17,37 +11,14 @@ from typing import Any
 
 import pytest
 
-from framegate.access import audit, audit_file, chain
-from framegate.access.audit import AuditLog
+from framegate.access import chain
 from framegate.access.audit_check import check_chain, recent
 from framegate.access.audit_file import AuditFile, read_head
 from framegate.access.chain import hash_of, note_of
 from framegate.contract.access import AuditEntry
-from framegate.contract.errors import Misconfigured, StoreFailed
 from framegate.testing.fakes import CollectingLog, FakeClock
 
-Lines = list[bytes]
-
-
-def entry(number: int = 0, **details: Any) -> AuditEntry:
-    return AuditEntry("rest:anna", "tags.write", f"pump{number}.speed", "ok", "10.0.0.7", details)
-
-
-def write(folder: Path, clock: FakeClock, count: int, log: CollectingLog | None = None) -> AuditFile:
-    """Append that many records, each in a write of its own, by a writer that knows nothing of earlier ones."""
-    file = AuditFile(folder, clock, log or CollectingLog())
-    for number in range(count):
-        file.append([note_of(entry(number), clock.now_ns())])
-    return file
-
-
-def texts(folder: Path) -> list[str]:
-    return [str(finding) for finding in check_chain(folder).findings]
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "access"
+from .audit_folder import Lines, entry, texts, write
 
 
 def test_record_says_who_did_what_and_holds_the_hash_before_it(folder: Path, clock: FakeClock) -> None:
@@ -208,83 +179,6 @@ def test_two_processes_append_in_turn_to_one_chain(folder: Path, clock: FakeCloc
     assert (verdict.records, verdict.last.seq, verdict.findings) == (60, 60, [])
 
 
-# -- files -----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files of four records, of which three elder ones are kept."""
-    monkeypatch.setattr(audit_file, "FILE_BYTES_MAX", 1_100)
-    monkeypatch.setattr(audit_file, "FILES_MAX", 3)
-
-
-@pytest.mark.usefixtures("small")
-def test_chain_goes_on_from_file_to_file_and_the_eldest_make_room(folder: Path, clock: FakeClock) -> None:
-    write(folder, clock, 9)
-    assert [path.name for path in sorted(folder.glob("audit.0*"))] == [
-        "audit.000000000001.jsonl",
-        "audit.000000000005.jsonl",
-    ]
-    verdict = check_chain(folder)
-    assert (verdict.files, verdict.first, verdict.records, verdict.findings) == (3, 1, 9, [])
-    write(folder, clock, 40)
-    verdict = check_chain(folder)
-    assert (verdict.files, verdict.findings) == (4, [])
-    assert verdict.first > 1
-    assert verdict.last.seq - verdict.first + 1 == verdict.records
-    assert sum(path.stat().st_size for path in folder.iterdir()) < 4 * 2_000
-
-
-@pytest.mark.usefixtures("small")
-@pytest.mark.parametrize("gone", [0, 1, 2, 3])
-def test_file_that_is_removed_is_missed(gone: int, folder: Path, clock: FakeClock) -> None:
-    write(folder, clock, 45)
-    path = [*sorted(folder.glob("audit.0*")), folder / "audit.jsonl"][gone]
-    path.unlink()
-    assert any("are missing" in text or "no record says" in text for text in texts(folder))
-    write(folder, clock, 1)
-    assert texts(folder)
-
-
-@pytest.mark.usefixtures("small")
-def test_crash_between_renaming_and_the_next_record_loses_nothing(folder: Path, clock: FakeClock) -> None:
-    write(folder, clock, 4)
-    (folder / "audit.jsonl").rename(folder / "audit.000000000001.jsonl")
-    write(folder, clock, 1)
-    assert (check_chain(folder).records, texts(folder)) == (5, [])
-
-
-@pytest.mark.usefixtures("small")
-def test_crash_before_old_files_are_removed_loses_nothing(
-    folder: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "unlink", lambda *_, **__: None)
-        write(folder, clock, 20)
-    assert texts(folder) == []
-    write(folder, clock, 20)
-    assert (texts(folder), len(list(folder.glob("audit.0*")))) == ([], 3)
-
-
-def test_copy_of_the_folder_is_checked_and_none_is_told(folder: Path, clock: FakeClock, tmp_path: Path) -> None:
-    write(folder, clock, 3)
-    shutil.copytree(folder, tmp_path / "evidence", ignore=shutil.ignore_patterns(".*"))
-    assert check_chain(tmp_path / "evidence").records == 3
-    for nothing in (tmp_path / "config", tmp_path / "nowhere"):
-        nothing.mkdir() if nothing.name == "config" else None
-        with pytest.raises(Misconfigured) as error:
-            check_chain(nothing)
-        assert error.value.stable_code == "E4308"
-
-
-def test_recent_gives_the_newest_within_bounds(folder: Path, clock: FakeClock) -> None:
-    write(folder, clock, 9)
-    assert [note["seq"] for note in recent(folder, 3)] == [9, 8, 7]
-    assert [note["seq"] for note in recent(folder, 3, before=7)] == [6, 5, 4]
-    assert [note["seq"] for note in recent(folder, 3, is_wanted=lambda note: note["seq"] % 4 == 0)] == [8, 4]
-    assert recent(folder / "nowhere", 3) == []
-
-
 # -- what a record holds ---------------------------------------------------------------------------------------
 
 
@@ -350,184 +244,3 @@ def test_deep_details_are_cut(folder: Path, clock: FakeClock) -> None:
         deep = {"a": [deep]}
     AuditFile(folder, clock, CollectingLog()).append([note_of(entry(0, deep=deep), clock.now_ns())])
     assert (check_chain(folder).records, texts(folder)) == (1, [])
-
-
-# -- failing disks ---------------------------------------------------------------------------------------------
-
-
-def failing(monkeypatch: pytest.MonkeyPatch, call: str, times: int = 1) -> None:
-    """The disk has no room for the next calls."""
-    sound, left = getattr(os, call), [times]
-
-    def fail(*arguments: Any) -> Any:
-        if left[0] > 0:
-            left[0] -= 1
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return sound(*arguments)
-
-    monkeypatch.setattr(os, call, fail)
-
-
-@pytest.mark.parametrize("call", ["pwrite", "fsync"])
-def test_full_disk_refuses_the_note_and_the_chain_goes_on_afterwards(
-    call: str, folder: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file = write(folder, clock, 2)
-    failing(monkeypatch, call)
-    with pytest.raises(StoreFailed) as error:
-        file.append([note_of(entry(), clock.now_ns())])
-    assert error.value.stable_code == "E4306"
-    assert "no space left" in str(error.value)
-    assert check_chain(folder).records == 2
-    file.append([note_of(entry(), clock.now_ns())])
-    assert (check_chain(folder).records, texts(folder)) == (3, [])
-
-
-def test_short_writes_are_written_on(folder: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    sound = os.pwrite
-    monkeypatch.setattr(os, "pwrite", lambda handle, data, place: sound(handle, bytes(data)[:90], place))
-    write(folder, clock, 3)
-    assert (check_chain(folder).records, texts(folder)) == (3, [])
-
-
-# -- on the loop -----------------------------------------------------------------------------------------------
-
-
-async def test_many_notes_share_a_write_and_are_durable_when_it_returns(
-    folder: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    groups: list[int] = []
-    sound = AuditFile.append
-
-    def append(self: AuditFile, notes: Any) -> None:
-        groups.append(len(notes))
-        assert threading.current_thread().name == "edge-audit"
-        sound(self, notes)
-
-    monkeypatch.setattr(AuditFile, "append", append)
-    log = AuditLog(folder, clock, CollectingLog())
-    await asyncio.gather(*(log.note(entry(number)) for number in range(500)))
-    assert check_chain(folder).records == 500
-    assert len(groups) < 50
-    assert max(groups) <= audit.GROUP_MAX
-    assert [note["target"] for note in await log.recent(2)] == ["pump499.speed", "pump498.speed"]
-    await log.close()
-
-
-async def test_failed_write_is_told_to_everyone_who_waits(
-    folder: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    log = AuditLog(folder, clock, CollectingLog())
-    with monkeypatch.context() as patch:
-        failing(patch, "pwrite", times=10)
-        results = await asyncio.gather(*(log.note(entry()) for _ in range(5)), return_exceptions=True)
-    assert [getattr(result, "stable_code", "") for result in results] == ["E4306"] * 5
-    await log.note(entry())
-    await log.close()
-    assert check_chain(folder).records == 1
-
-
-async def test_disk_that_hangs_is_not_waited_for_and_notes_are_bounded(
-    folder: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    goes_on = threading.Event()
-    monkeypatch.setattr(audit, "NOTE_S_MAX", 0.05)
-    monkeypatch.setattr(audit, "WAITING_MAX", 10)
-    monkeypatch.setattr(AuditFile, "append", lambda *_: goes_on.wait(30))
-    log = AuditLog(folder, clock, CollectingLog())
-    for _ in range(3):
-        results = await asyncio.gather(*(log.note(entry()) for _ in range(10)), return_exceptions=True)
-        assert {getattr(result, "stable_code", "") for result in results} == {"E4306"}
-    assert log._queue.qsize() <= 10
-    goes_on.set()
-    await log.close()
-
-
-async def test_bug_in_the_thread_is_told_and_ends_nothing(
-    folder: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    log = AuditLog(folder, clock, CollectingLog())
-    with monkeypatch.context() as patch:
-        patch.setattr(AuditFile, "append", lambda *_: 1 // 0)
-        with pytest.raises(StoreFailed, match="please report"):
-            await log.note(entry())
-    await log.note(entry())
-    await log.close()
-    assert check_chain(folder).records == 1
-
-
-async def test_cancelled_note_harms_nobody(folder: Path, clock: FakeClock) -> None:
-    log = AuditLog(folder, clock, CollectingLog())
-    task = asyncio.create_task(log.note(entry()))
-    await asyncio.sleep(0)
-    task.cancel()
-    await log.note(entry(1))
-    await log.close()
-    assert check_chain(folder).findings == []
-
-
-WRITER = """
-import asyncio, sys
-from pathlib import Path
-from framegate.access.audit import AuditLog
-from framegate.contract.access import AuditEntry
-from framegate.endpoint.clock import SystemClock
-from framegate.observe.log import make_log
-
-async def main():
-    log = AuditLog(Path(sys.argv[1]), SystemClock(), make_log(level="error"))
-    async def one(number):
-        await log.note(AuditEntry("a", "x", str(number), "ok", details={"pad": "x" * 300}))
-        print(number, flush=True)
-    for start in range(0, 1_000_000, 8):
-        await asyncio.gather(*(one(start + step) for step in range(8)))
-
-asyncio.run(main())
-"""
-
-
-def test_kill_between_notes_leaves_a_chain_that_holds_with_everything_acknowledged(
-    folder: Path, clock: FakeClock
-) -> None:
-    acknowledged: list[str] = []
-    for round_ in range(4):
-        base = len(acknowledged)
-        with subprocess.Popen([sys.executable, "-c", WRITER, str(folder)], stdout=subprocess.PIPE, text=True) as writer:
-            assert writer.stdout is not None
-            for line in writer.stdout:
-                acknowledged.append(line.strip())
-                if len(acknowledged) - base > 40 + 37 * round_:
-                    writer.kill()
-                    break
-            acknowledged.extend(line.strip() for line in writer.stdout if line.endswith("\n"))
-        verdict = check_chain(folder)
-        assert verdict.findings == []
-    write(folder, clock, 1)
-    verdict = check_chain(folder)
-    assert (verdict.findings, verdict.torn) == ([], 0)
-    kept = [json.loads(line)["target"] for line in (folder / "audit.jsonl").read_bytes().splitlines()]
-    assert len(acknowledged) > 300
-    for target in set(acknowledged):
-        assert kept.count(target) >= acknowledged.count(target)
-
-
-def test_lines_are_synced_before_the_head_promises_them_and_that_before_the_answer(
-    folder: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file = write(folder, clock, 1)
-    calls: list[tuple[str, str]] = []
-
-    def watched(name: str) -> None:
-        sound = getattr(os, name)
-
-        def call(handle: int, *rest: Any) -> Any:
-            calls.append((name, Path(f"/proc/self/fd/{handle}").readlink().name))
-            return sound(handle, *rest)
-
-        monkeypatch.setattr(os, name, call)
-
-    watched("pwrite")
-    watched("fsync")
-    file.append([note_of(entry(number), clock.now_ns()) for number in range(5)])
-    lines, head = "audit.jsonl", "audit.head"
-    assert calls == [("pwrite", lines), ("fsync", lines), ("pwrite", head)]

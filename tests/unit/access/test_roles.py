@@ -15,7 +15,7 @@ from framegate.config import load_tables, write_samples
 from framegate.contract.access import Access, Audit, AuditEntry, Permission
 from framegate.contract.errors import Denied
 from framegate.endpoint.clock import SystemClock
-from framegate.runtime.discover import discover
+from framegate.package.discover import discover
 from framegate.testing.fakes import CollectingLog, FakeClock
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "how-to" / "access.md").read_text(encoding="utf-8")

@@ -70,7 +70,8 @@ class Frames:
         return [gap if place == 5 else self._row(place) for place in places]
 
     async def history(self, tag: str, before: int, rows_max: int) -> HistoryPage:
-        places = [place for place in range(1, before or self.size + 1) if self._row(place).tag == tag and place != 5]
+        stop = min(before or self.size + 1, self.size + 1)
+        places = [place for place in range(1, stop) if self._row(place).tag == tag and place != 5]
         kept = places[::-1][:rows_max]
         return HistoryPage(tuple(map(self._row, kept)), kept[-1] if len(kept) < len(places) else 0)
 

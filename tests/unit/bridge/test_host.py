@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import random
 import signal
+import subprocess
+import threading
 import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from framegate.bridge import host as host_module
@@ -26,7 +30,8 @@ from framegate.contract.frame import Batch, TagId, ValueType, uniform_quality, u
 from framegate.endpoint.clock import SystemClock
 from framegate.observe.metrics import Metrics
 from framegate.testing.fakes import CollectingLog
-from framegate.testing.plant import eventually, free_port, until
+from framegate.testing.plant import eventually, until
+from framegate.testing.ports import free_port
 
 PLUGINS = Path(__file__).parent / "plugins"
 SPEED = BridgeTag(
@@ -34,6 +39,8 @@ SPEED = BridgeTag(
 )
 MODE = BridgeTag(TagId(2), "mode", ValueType.STRING, "R", texts=("off", "on"))
 IDS = np.array([1], np.int32)
+BUSY_MACHINE_S = 3.0
+"""Beside the time that stopping may take: the test's machine does other things as well."""
 
 
 class Door:
@@ -126,7 +133,7 @@ async def test_a_write_is_a_command_and_its_outcome_the_answer(stage: Site) -> N
 async def test_it_is_started_again_when_it_dies_and_shows_everything_again(stage: Site) -> None:
     await stage.ask("die")
     await until(lambda: stage.host.restarts == 1, "it is started again")
-    assert any("ended (3)" in each["reason"] for each in stage.log.events("bridge_backoff"))
+    assert any("ended with status 3" in each["reason"] for each in stage.log.events("bridge_backoff"))
     await stage.serving()
     await eventually(lambda: stage.ask("get speed"), lambda row: row == [1.5, 0, 77], "the snapshot arrives")
 
@@ -167,11 +174,47 @@ async def test_rows_are_merged_while_it_stands_still(stage: Site) -> None:
 
 async def test_lines_of_a_noisy_library_are_bounded(stage: Site) -> None:
     await stage.ask("shout")
-    await until(lambda: len(stage.log.events("bridge_says")) > 5, "lines arrive")
-    await asyncio.sleep(1.2)
-    said = stage.log.events("bridge_says")
-    assert len(said) < 60
-    assert any(each.get("lines", 0) > 900 for each in said)
+    await until(
+        lambda: any(each.get("lines", 0) > 900 for each in stage.log.events("bridge_says")), "most of them are counted"
+    )
+    assert len(stage.log.events("bridge_says")) < 60
+
+
+async def test_its_process_has_nothing_open_that_the_gateway_has(tmp_path: Path) -> None:
+    """A descriptor that a library made inheritable is a file or a port that a hostile client could reach."""
+
+    async def descriptors() -> int:
+        stage = Site(tmp_path)
+        stage.host.start()
+        await stage.serving()
+        try:
+            return psutil.Process(stage.host.pid).num_fds()
+        finally:
+            await stage.host.stop()
+
+    few = await descriptors()
+    with contextlib.ExitStack() as stack:
+        for number in range(20):
+            file = stack.enter_context((tmp_path / f"secret{number}").open("w"))
+            os.set_inheritable(file.fileno(), True)
+        assert await descriptors() == few
+
+
+async def test_its_process_is_started_beside_the_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fork of a large process takes milliseconds, in which nothing else is done on its thread."""
+    threads: list[str] = []
+    popen = subprocess.Popen
+
+    def noted(*words: Any, **options: Any) -> subprocess.Popen[bytes]:
+        threads.append(threading.current_thread().name)
+        return popen(*words, **options)
+
+    monkeypatch.setattr(subprocess, "Popen", noted)
+    stage = Site(tmp_path)
+    stage.host.start()
+    await stage.serving()
+    await stage.host.stop()
+    assert [name.partition("_")[0] for name in threads] == ["edge-spawn"]
 
 
 async def test_options_that_cannot_work_are_told_and_tried_again(tmp_path: Path) -> None:
@@ -203,7 +246,7 @@ async def test_a_row_without_commands_gives_no_door(tmp_path: Path) -> None:
 async def test_it_stops_within_its_time_and_can_start_again(stage: Site) -> None:
     began = time.monotonic()
     await stage.host.stop()
-    assert time.monotonic() - began < host_module.STOP_S + 0.5
+    assert time.monotonic() - began < host_module.STOP_S + BUSY_MACHINE_S
     stage.host.start()
     await stage.serving()
     assert await stage.ask("get speed") == [1.5, 0, 77]

@@ -13,9 +13,9 @@ import pytest
 
 from framegate.bus.probe import HUNG, probe
 
-END_S_MAX = 10.0
+END_S_MAX = 60.0
 POLL_S = 0.01
-PARENT = "import sys; from pathlib import Path; from framegate.bus.probe import probe; probe(Path(sys.argv[1]), 60)"
+PARENT = "import sys; from pathlib import Path; from framegate.bus.probe import probe; probe(Path(sys.argv[1]), 600)"
 
 
 @pytest.fixture

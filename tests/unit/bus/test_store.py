@@ -235,7 +235,7 @@ async def test_close_is_quick_and_leaves_nothing_behind(
     store.cursors.commit("c", Position(1))
     began = time.monotonic()
     await store.close()
-    assert time.monotonic() - began < 2.0
+    assert time.monotonic() - began < 10.0, "an interval was waited for"
     again = await open_at(tmp_path)
     assert (again.wal.head, again.cursors.load("c")) == (10_000, 1)
 

@@ -10,7 +10,7 @@ import pytest
 from framegate.cli import exits
 from framegate.cli.main import main
 from framegate.config import write_samples
-from framegate.runtime.discover import discover
+from framegate.package.discover import discover
 
 HEADER = "tag,source,address,type\n"
 

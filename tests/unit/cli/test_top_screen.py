@@ -48,3 +48,21 @@ def test_doors_are_those_that_were_counted() -> None:
     for door, outcome, count in (("rest", "confirmed", 2), ("rest", "unknown", 1), ("north", "not_sent", 3)):
         metrics.counter("edge_commands_total", door=door, outcome=outcome).value += count
     assert doors_of(metrics) == (DoorHealth("north", not_sent=3), DoorHealth("rest", confirmed=2, unknown=1))
+
+
+@pytest.mark.parametrize(
+    ("shape", "isolation", "driver"),
+    [
+        ("python", "none", "acme 1.3.0"),
+        ("python", "process", "acme 1.3.0 (in a child)"),
+        ("native", "process", "acme 1.3.0 (native, in a child)"),
+        ("native", "none", "acme 1.3.0 (native)"),
+        ("wasm", "", "acme 1.3.0 (wasm)"),
+    ],
+)
+def test_top_on_a_wide_screen_says_what_reads_a_device(face: Any, shape: str, isolation: str, driver: str) -> None:
+    pump = replace(face.record.devices[0], plugin="acme", version="1.3.0", shape=shape, isolation=isolation)
+    wide = shown(face, width=120, devices=(pump,))
+    head, line = next((wide[at], wide[at + 1]) for at in range(len(wide)) if wide[at].startswith("DEVICE"))
+    assert line[head.index("DRIVER") :] == driver
+    assert not [line for line in shown(face, width=99, devices=(pump,)) if "acme" in line]

@@ -55,7 +55,7 @@ class FakeDriver:
 @pytest.fixture
 def plugins() -> Mapping[str, Manifest]:
     def manifest(name: str, role: Role, schema: Mapping[str, Any], *endpoint: str) -> Manifest:
-        return Manifest(name, 1, "1.0.0", "", Path(), {role: RoleEntry("", schema, endpoint)}, ())
+        return Manifest(name, (1, 1), "1.0.0", "", Path(), {role: RoleEntry("", schema, endpoint)}, ())
 
     found = (
         manifest("modbus", "driver", MODBUS_OPTIONS, "tcp", "serial"),

@@ -16,7 +16,7 @@ from framegate.contract.driver import Driver
 from framegate.contract.errors import Misconfigured
 from framegate.contract.frame import ValueType
 from framegate.contract.plugin import Manifest
-from framegate.runtime.discover import discover, load_role
+from framegate.package.discover import discover, load_role
 
 TALK = Path(__file__).parents[1] / "bridge" / "plugins"
 ENDPOINTS = "endpoints:\n  plc: {url: 'tcp://127.0.0.1:1502'}\n  scada: {url: 'tcp://127.0.0.1:1503'}\n"

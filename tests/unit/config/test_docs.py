@@ -10,7 +10,7 @@ import pytest
 from framegate.config import Tables, check_plugins, lint_tables, load_tables, write_samples
 from framegate.config.sheet import plan_import
 from framegate.gateway.binding import Factories
-from framegate.runtime.discover import discover
+from framegate.package.discover import discover
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
 PLUGINS = discover()

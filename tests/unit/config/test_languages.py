@@ -14,7 +14,7 @@ from framegate.config.sample import SAMPLES
 from framegate.config.schema import TABLES, Language, Table, schema_text, table_schema
 from framegate.config.yaml import load_yaml
 from framegate.contract.law import law_folder
-from framegate.runtime.discover import discover
+from framegate.package.discover import discover
 
 PLUGINS = discover()
 FILES = [*(law_folder() / "tables").glob("*.schema.json")]

@@ -11,7 +11,7 @@ from framegate.cli.demo.registers import POINTS
 from framegate.cli.demo.stage import PLCS
 from framegate.config import lint_tables, load_tables, render_problems, write_samples
 from framegate.gateway.binding import Factories
-from framegate.runtime.discover import discover
+from framegate.package.discover import discover
 
 PLUGINS = discover()
 SERIAL = "serial:///dev/ttyUSB0?baud=9600"

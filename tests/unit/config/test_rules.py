@@ -8,7 +8,7 @@ import pytest
 
 from framegate.config import load_tables
 from framegate.contract.errors import Misconfigured
-from framegate.runtime.discover import discover
+from framegate.package.discover import discover
 
 TABLES = {
     "endpoints": "endpoints:\n  plc: {url: 'tcp://127.0.0.1:1502'}\n",

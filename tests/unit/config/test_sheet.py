@@ -25,7 +25,7 @@ from framegate.config.sheet.flow import flow_row
 from framegate.config.sheet.table import read_raw
 from framegate.config.yaml import load_yaml
 from framegate.contract.errors import Misconfigured, Problem
-from framegate.runtime.discover import discover
+from framegate.package.discover import discover
 
 PLUGINS = discover()
 FORMS: tuple[SheetForm, ...] = ("csv", "xlsx")

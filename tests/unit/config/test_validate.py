@@ -129,6 +129,16 @@ def test_unreadable_table_is_named(tmp_path: Path, plugins: Plugins) -> None:
     assert "cannot be read (is a directory)" in error.problems[0].text
 
 
+def test_table_that_is_a_pipe_is_refused_without_waiting_for_a_writer(tmp_path: Path, plugins: Plugins) -> None:
+    write(tmp_path)
+    (tmp_path / "drivers.yml").unlink()
+    os.mkfifo(tmp_path / "drivers.yml")
+    error = refused(tmp_path, plugins)
+    assert [(problem.code, problem.text) for problem in error.problems] == [
+        ("E1102", f"{tmp_path}/drivers.yml is no regular file; put the table's text there")
+    ]
+
+
 def test_table_beyond_its_size_is_refused_unread(tmp_path: Path, plugins: Plugins) -> None:
     write(tmp_path)
     os.truncate(tmp_path / "variables.yml", TABLE_BYTES_MAX + 1)

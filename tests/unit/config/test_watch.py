@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import watchfiles
 
-from framegate.config import watch as module
 from framegate.config.watch import Watch
+from framegate.endpoint import folder_watch
 
 TOLD_S_MAX = 20.0
 
@@ -66,8 +66,31 @@ def test_watch_without_inotify_looks_and_says_so_once(
         raise OSError(28, "OS file watch limit reached")
 
     monkeypatch.setattr(watchfiles, "watch", no_watches_left)
-    monkeypatch.setattr(module, "POLL_S", 0.02)
+    monkeypatch.setattr(folder_watch, "POLL_S", 0.02)
     told, polling = begin()
     change_until_told(folder / "drivers.yml", told)
     assert len(polling) == 1
     assert "watch limit" in polling[0]
+
+
+def test_watch_folder_that_was_replaced_is_watched_again(
+    folder: Path, begin: Any, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """As a deployment that renames a whole folder into place does it: the kernel tells of the old one."""
+    listening, listen = threading.Semaphore(0), watchfiles.watch
+
+    def noted(*folders: Path, **options: Any) -> Any:
+        listening.release()
+        return listen(*folders, **options)
+
+    monkeypatch.setattr(watchfiles, "watch", noted)
+    monkeypatch.setattr(folder_watch, "LOOK_S", 0.1)
+    told, polling = begin()
+    assert listening.acquire(timeout=TOLD_S_MAX)
+    fresh = tmp_path_factory.mktemp("fresh")
+    (fresh / "drivers.yml").write_text("other")
+    folder.rename(folder.with_name("old"))
+    fresh.rename(folder)
+    assert told.wait(TOLD_S_MAX), "the other tables"
+    assert listening.acquire(timeout=TOLD_S_MAX), "the other folder"
+    assert polling == []

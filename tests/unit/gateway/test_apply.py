@@ -20,7 +20,7 @@ from framegate.gateway.apply import SWITCH_S, Applier, giving_way
 from framegate.gateway.draft import DraftCatalogue
 from framegate.gateway.home import Home
 from framegate.gateway.wiring import Gateway
-from framegate.runtime.discover import discover
+from framegate.package.discover import discover
 from framegate.testing import plant
 from framegate.testing.doors import MemoryAudit
 from framegate.testing.fakes import CollectingLog

@@ -16,7 +16,7 @@ from framegate.endpoint.clock import SystemClock
 from framegate.gateway.apply import Applier
 from framegate.gateway.home import Home
 from framegate.gateway.wiring import Gateway
-from framegate.runtime.discover import discover
+from framegate.package.discover import discover
 from framegate.testing import plant
 from framegate.testing.fakes import CollectingLog
 from framegate_plugins.modbus.simulator import start as start_plc

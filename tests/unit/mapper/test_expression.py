@@ -15,7 +15,7 @@ from framegate.mapper.expression import BOOLEAN, NUMBER, TEXT, check_expression,
 from framegate.mapper.mapping import MappingRow, compile_mapping
 from framegate.mapper.processing import Processing
 
-WITHIN_S = 0.2  # what a hostile script may take
+WITHIN_S = 0.2  # CPU time: what a hostile script may take
 
 
 def run(text: str, values: list[Any], type_: ValueType = ValueType.FLOAT64) -> list[Any]:
@@ -179,9 +179,9 @@ def test_hostile_expressions_end_soon_and_mark_only_their_tag(text: str) -> None
     values = np.array(["x" * 16_384, "y"], np.object_) if is_text else np.array([1.0, 2.0])
     batch = Batch(np.array([1, 2], np.int32), values, uniform_quality(0), uniform_time(1), 1)
     mapping = compile_mapping([hostile, fine])
-    start = time.perf_counter()
+    start = time.thread_time()
     (out,) = mapping(batch)
-    assert time.perf_counter() - start < WITHIN_S
+    assert time.thread_time() - start < WITHIN_S
     qualities = np.broadcast_to(out.quality, 2).tolist()
     assert qualities == ([0, 0] if is_text else [0x8089_0000, 0])
     assert out.value.tolist()[1] == values[1]

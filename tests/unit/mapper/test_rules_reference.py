@@ -32,7 +32,7 @@ def derived_by(folder: Path, rules: str, values: dict[str, list[float]]) -> list
                 file.write(json.dumps(row) + "\n")
     with recorded(folder / "plant.jsonl") as (catalogue, names, batches):
         rows = load_rules(folder / "rules.yml")
-        entries = make_rules(rows, catalogue, names, Home(folder), QuietLog(), Metrics())
+        entries = make_rules(rows, catalogue, names, Home(folder), {}, QuietLog(), Metrics())
         return [
             (catalogue.tag(tag).name, value)
             for batch in derive(entries, batches, catalogue, FakeClock(), QuietLog())

@@ -5,19 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
 from framegate.contract.command import Asker, Command, CommandRecord, Outcome, Stage
 from framegate.contract.errors import Busy, DeviceRefused, GatewayError, StoreFailed
-from framegate.ops.client import ControlClient
-from framegate.ops.control import ControlServer, serve
-
-T = TypeVar("T")
+from framegate.ops.control import ControlServer
+from tests.unit.ops.conftest import ask
 
 
 class FakeDesk:
@@ -49,26 +46,10 @@ class FakeDesk:
         return [self.records[id_] for id_ in ids if not before or id_ < before][:limit]
 
 
-@pytest.fixture
-def desk() -> FakeDesk:
-    return FakeDesk()
-
-
-@pytest.fixture
-async def server(face: Any, desk: FakeDesk, tmp_path: Path) -> AsyncIterator[ControlServer]:
-    face.commands = desk
-    (tmp_path / "run").mkdir()
-    server = await serve(face, tmp_path / "run" / "edge.sock")
-    yield server
-    await server.close()
-
-
-async def ask(server: ControlServer, question: Callable[[ControlClient], T]) -> T:
-    def talk() -> T:
-        with ControlClient(server.path) as client:
-            return question(client)
-
-    return await asyncio.to_thread(talk)
+@pytest.fixture(autouse=True)
+def desk(face: Any) -> FakeDesk:
+    face.commands = FakeDesk()
+    return face.commands  # type: ignore[no-any-return]
 
 
 async def raw(server: ControlServer, request: object) -> dict[str, Any]:

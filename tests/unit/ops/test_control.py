@@ -7,10 +7,10 @@ import json
 import os
 import socket
 import stat
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
@@ -30,26 +30,7 @@ from framegate.ops.client import ControlClient
 from framegate.ops.control import CLIENTS_MAX, ControlServer, serve
 from framegate.ops.message import REQUEST_BYTES_MAX, WATCHED_TAGS_MAX
 from framegate.testing.doors import MemoryAudit
-
-T = TypeVar("T")
-
-
-@pytest.fixture
-async def server(face: Any, tmp_path: Path) -> AsyncIterator[ControlServer]:
-    (tmp_path / "run").mkdir()
-    server = await serve(face, tmp_path / "run" / "edge.sock")
-    yield server
-    await server.close()
-
-
-async def ask(server: ControlServer, question: Callable[[ControlClient], T]) -> T:
-    """Run the blocking client in a thread, beside the server."""
-
-    def talk() -> T:
-        with ControlClient(server.path) as client:
-            return question(client)
-
-    return await asyncio.to_thread(talk)
+from tests.unit.ops.conftest import ask
 
 
 async def raw(server: ControlServer, line: bytes) -> dict[str, Any]:

@@ -61,6 +61,37 @@ def test_scan_good_device_publishes_each_period(make_plant: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("error", "quality", "state"),
+    [
+        (lambda rows: FrameBroken("nonsense", partial=rows), Quality.BAD_DECODING_ERROR, State.ACTIVE),
+        (lambda rows: Busy("later", wait_s=0.1, partial=rows), Quality.BAD_RESOURCE_UNAVAILABLE, State.ACTIVE),
+        (
+            lambda rows: DeviceRefused("no", quality=Quality.BAD_USER_ACCESS_DENIED, partial=rows),
+            Quality.BAD_USER_ACCESS_DENIED,
+            State.ACTIVE,
+        ),
+        (lambda rows: NotConnected("the line broke", partial=rows), Quality.BAD_NOT_CONNECTED, State.BACKOFF),
+    ],
+)
+def test_rows_of_a_scan_that_failed_count_and_the_others_have_its_reason(
+    make_plant: Any, error: Any, quality: int, state: State
+) -> None:
+    async def scenario() -> None:
+        plant = make_plant()
+        tags = scripted_tags(1, 3)
+        rows = good_batches(ScriptedDriver().plan(tags[:2]), plant.clock.now_ns())
+        slot = plant.slot(ScriptedDriver(on_read=[error(rows)] * 4), [(0.1, tags)])
+        await plant.runtime.start([slot])
+        await plant.until(lambda: slot.health.scans_failed == 4 or state_of(slot) is State.BACKOFF)
+        assert state_of(slot) is state, "a device that answers in part is not silent"
+        assert plant.sink.rows[:2] == [(1, 1.0, 0), (2, 1.0, 0)]
+        assert {tag: status for tag, _, status in plant.sink.rows[2:]}[3] == quality
+        await plant.runtime.stop()
+
+    run_virtual(scenario())
+
+
+@pytest.mark.parametrize(
     ("error", "quality"),
     [
         (NoReply("no answer from unit 1"), Quality.BAD_TIMEOUT),
@@ -306,6 +337,26 @@ def test_stop_all_verbs_hang_ends_within_a_second(make_plant: Any) -> None:
         assert [slot.health.state for slot in slots] == [State.SHUTDOWN] * 3
         assert len(plant.log.events("slot_bug")) == 1
         stubborn.release()
+
+    run_virtual(scenario())
+
+
+def test_stop_while_a_lost_driver_closes_lets_it_end(make_plant: Any) -> None:
+    async def scenario() -> None:
+        plant = make_plant()
+        ended: list[float] = []
+
+        async def slowly() -> None:
+            await asyncio.sleep(0.3)
+            ended.append(plant.clock.monotonic())
+
+        slot = plant.slot(ScriptedDriver(on_read=[NotConnected("reset by peer")], on_close=[slowly]))
+        await plant.runtime.start([slot])
+        await plant.until(lambda: state_of(slot) is State.BACKOFF)
+        await plant.runtime.stop()
+        assert ended
+        assert plant.log.events("slot_hung") == []
+        assert state_of(slot) is State.SHUTDOWN
 
     run_virtual(scenario())
 

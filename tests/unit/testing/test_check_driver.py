@@ -17,7 +17,7 @@ from framegate.contract.errors import NoReply, NotConnected
 from framegate.contract.frame import Batch, TagId, ValueType
 from framegate.testing.check_driver import check_driver
 from framegate.testing.fakes import FakeLines
-from framegate.testing.scripted import ScriptedDriver, ScriptedPlan, scripted_tags
+from framegate.testing.scripted import ScriptedDriver, ScriptedPlan, good_batches, scripted_tags
 
 TAGS = [*scripted_tags(1, 3), *scripted_tags(4, 2, ValueType.INT16), *scripted_tags(6, 1, ValueType.STRING)]
 WRITES = [Write(TagId(1), 2.0), Write(TagId(4), 7)]
@@ -139,9 +139,62 @@ class AnswersTwice(ScriptedDriver):
         return [*await super().write(commands)] * 2
 
 
+class Begun:
+    """A scan that has every answer as soon as it lands."""
+
+    def __init__(self, plan: ScriptedPlan, alarms: list[asyncio.TimerHandle]) -> None:
+        self.plan, self.alarms = plan, alarms
+
+    def batches(self) -> Sequence[Batch]:
+        return good_batches(self.plan, 1)
+
+    async def end(self) -> Sequence[Batch]:
+        return self.batches()
+
+    def withdraw(self) -> None:
+        for alarm in self.alarms:
+            alarm.cancel()
+
+
+class BeginsScans(ScriptedDriver):
+    landings = 1
+
+    def begin(self, plan: Plan, landed: Callable[[], None]) -> Begun | None:
+        assert isinstance(plan, ScriptedPlan)
+        if not self.is_open:
+            return None
+        loop = asyncio.get_running_loop()
+        return Begun(plan, [loop.call_later(0.0, landed) for _ in range(self.landings)])
+
+
+class LandsTwice(BeginsScans):
+    landings = 2
+
+
+class LandsWithin(BeginsScans):
+    def begin(self, plan: Plan, landed: Callable[[], None]) -> Begun | None:
+        landed()
+        return super().begin(plan, landed)
+
+
+class LandsAllTheSame(BeginsScans):
+    def begin(self, plan: Plan, landed: Callable[[], None]) -> Begun | None:
+        begun = super().begin(plan, landed)
+        if begun is not None:
+            begun.alarms = []
+        return begun
+
+
+async def test_good_driver_that_begins_scans_passes() -> None:
+    await examine(BeginsScans, writes=WRITES)
+
+
 @pytest.mark.parametrize(
     ("driver", "rule"),
     [
+        (LandsTwice, "lands once"),
+        (LandsWithin, "never called from within begin"),
+        (LandsAllTheSame, "what was withdrawn never lands"),
         (Connects, "a constructor does no I/O"),
         (ForgetsTag, "a plan covers every tag exactly once"),
         (Shuffles, "equal tags give equal plans"),

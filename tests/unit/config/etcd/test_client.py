@@ -155,7 +155,7 @@ async def test_range_from_a_bad_server_ends_in_a_known_error(
         begun = time.monotonic()
         with pytest.raises(kind) as caught:
             await asked.range("a", seconds=0.5)
-        assert time.monotonic() - begun < 3.0
+        assert time.monotonic() - begun < 10.0, "it has half a second; a server that trickles never ends"
     assert caught.value.stable_code == code
     assert url in caught.value.text
     assert len(caught.value.text) < 500

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ import pytest
 from framegate.contract.errors import GatewayError
 from framegate.endpoint.outbound import Outbound
 from framegate.mapper.rules.registry import Registry, model_name
+from framegate.testing.ports import free_port
 
 MLFLOW = shutil.which("mlflow")
 START_S_MAX = 300.0
@@ -29,9 +29,7 @@ pytestmark = pytest.mark.skipif(MLFLOW is None, reason="mlflow is not installed"
 def server(tmp_path_factory: Any) -> Iterator[str]:
     assert MLFLOW is not None
     folder: Path = tmp_path_factory.mktemp("mlflow")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [MLFLOW, "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{folder}/db", "--artifacts-destination", str(folder / "artifacts")]
     log_file = folder / "server.log"

@@ -17,7 +17,7 @@ from framegate.mapper.rules.lua_sandbox import DEADLINE_S_MAX
 
 CASES = sorted((Path(__file__).parent / "cases").glob("*.lua"))
 STOP_S_MAX = 0.2
-"""CPU time of the process, so that a busy machine makes no case red."""
+"""CPU time of the thread, so that a busy machine makes no case red."""
 ABSENT = [
     "os",
     "io",
@@ -51,20 +51,20 @@ def test_hostile_script_is_stopped_in_time_again_and_again(stage: Any, path: Pat
     declares = "outputs =" in text
     rule = stage.make(text, outputs={} if declares else {"o": "float64"})
     for _ in range(3):
-        began = time.process_time()
+        began = time.thread_time()
         with pytest.raises(GatewayError) as caught:
             rule.take(stage.batch("a", 1.0))
-        assert time.process_time() - began <= STOP_S_MAX
+        assert time.thread_time() - began <= STOP_S_MAX
         assert caught.value.stable_code in codes[1].split()
         assert caught.value.text.startswith("rule r: r.lua:")
         assert len(caught.value.text) < 1200
 
 
 def test_hostile_lines_outside_of_functions_are_stopped(stage: Any) -> None:
-    began = time.process_time()
+    began = time.thread_time()
     with pytest.raises(GatewayError, match=r"^E5052"):
         stage.make("while true do pcall(function() while true do end end) end")
-    assert time.process_time() - began <= STOP_S_MAX + DEADLINE_S_MAX
+    assert time.thread_time() - began <= STOP_S_MAX + DEADLINE_S_MAX
 
 
 def test_rule_works_on_after_an_overrun(stage: Any) -> None:

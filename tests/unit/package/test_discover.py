@@ -13,8 +13,8 @@ import pytest
 
 from framegate.contract.errors import Misconfigured
 from framegate.contract.plugin import Role
-from framegate.runtime import discover as discover_module
-from framegate.runtime.discover import discover, load_role
+from framegate.package import discover as discover_module
+from framegate.package.discover import discover, load_role
 
 GOOD = """
 name = "{name}"
@@ -51,7 +51,7 @@ def test_discover_built_in_template_is_left_out() -> None:
 
 def test_discover_imports_no_plugin() -> None:
     code = (
-        "import sys; from framegate.runtime.discover import discover; found = discover(); "
+        "import sys; from framegate.package.discover import discover; found = discover(); "
         "print([name for name in sys.modules if name.startswith('framegate_plugins')])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
@@ -84,9 +84,34 @@ def test_discover_directory_gives_manifest(tmp_path: Path) -> None:
         (('grade = "D"', 'grade = "E"'), "E1201", "protocol[0].grade: 'E' is not one of A, B, T, D"),
         (("endpoint =", "endpont ="), "E1201", "driver.endpont: is no key of a manifest"),
         (("bad.driver:Driver", "bad.driver"), "E1201", "is not of the form package.module:Name"),
+        (
+            ("endpoint =", "scan_s_max = -1\nendpoint ="),
+            "E1201",
+            "driver.scan_s_max: -1 is no whole number from 0 to 86400",
+        ),
+        (
+            ("[driver]", '[connector]\nentry = "a:B"\nscan_s_max = 9\n[driver]'),
+            "E1201",
+            "connector.scan_s_max: is no key",
+        ),
         (('version = "1.2.3"\n', ""), "E1201", "version: is missing"),
         (('roles = ["driver"]', 'roles = ["bridge"]'), "E1201", "'bridge' is no role of this plugin; it has driver"),
         (("[driver]", "[driver"), "E1200", "is not TOML"),
+        (("[driver]", "serial = -1\n[driver]"), "E1201", "serial: -1 is no whole number"),
+        (("[driver]", "serial = 9999999999999999999999\n[driver]"), "E1201", "serial: 9999"),
+        (('"tcp", "serial"', '"tcp", "\\u001b[2J"'), "E1201", "is no scheme of an endpoint"),
+        (("A plugin", "A \\u001b[2J plugin"), "E1201", "summary: is not one line"),
+        (("[driver]", '[files]\n"a.so" = {sha256 = "00", size = -1}\n[driver]'), "E1201", "-1 is no whole number"),
+        (("[driver]", '[files]\n"../a" = {sha256 = "00", size = 1}\n[driver]'), "E1201", "no plain relative name"),
+        (("[driver]", '[files]\n"driver.toml" = {sha256 = "00", size = 1}\n[driver]'), "E1201", "the manifest itself"),
+        (
+            (
+                "[driver]",
+                '[files]\nA = {sha256 = "@", size = 1}\na = {sha256 = "@", size = 1}\n[driver]'.replace("@", "0" * 64),
+            ),
+            "E1201",
+            "differ in case",
+        ),
         (("driver.schema.json", "other.json"), "E1204", "driver.schema names other.json, which cannot be read"),
         (("driver.schema.json", "../x.json"), "E1201", "is not the name of a file beside the manifest"),
     ],
@@ -104,6 +129,12 @@ def test_discover_broken_manifest_is_told_and_stops_no_other(
     assert problem.stable_code == code
     assert words in problem.text
     assert str(tmp_path / "bad" / "plugin.toml") in problem.text
+
+
+def test_discover_driver_that_wants_to_be_read_often_says_so(tmp_path: Path) -> None:
+    text = GOOD.format(name="served", module="served").replace("endpoint =", "scan_s_max = 10\nendpoint =")
+    write_plugin(tmp_path / "served", text)
+    assert discover([tmp_path])["served"].roles["driver"].scan_s_max == 10
 
 
 def test_discover_suggests_the_key_that_was_meant(tmp_path: Path) -> None:

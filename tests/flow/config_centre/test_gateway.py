@@ -16,6 +16,7 @@ from framegate.cli.main import main
 from framegate.observe.face import GatewayHealth
 from framegate.testing import plant
 from framegate.testing.etcd import IS_INSTALLED, Etcd
+from framegate.testing.ports import free_port
 from framegate_plugins.modbus.simulator import Simulator as Plc
 
 pytestmark = pytest.mark.skipif(not IS_INSTALLED, reason="etcd and etcdctl are not installed")
@@ -47,7 +48,7 @@ async def test_gateway_follows_its_head_and_runs_on_without_the_etcd(
     health: Callable[[Path], Awaitable[GatewayHealth]],
 ) -> None:
     home, office, plc = tmp_path / "home", tmp_path / "office", await modbus()
-    metrics = plant.free_port()
+    metrics = free_port()
     for place in (home, office):
         place.mkdir()
         write(place, plc, metrics, 2)
