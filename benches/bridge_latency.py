@@ -23,6 +23,7 @@ from typing import Any
 import asyncua
 
 from framegate.testing import plant
+from framegate.testing.ports import free_port
 from framegate_plugins.modbus.simulator import start as start_plc
 
 TAGS = 100
@@ -61,7 +62,7 @@ def write_tables(home: Path, plc: str, port: int) -> None:
 async def measure(home: Path, changes: int) -> list[float]:
     """Seconds from change to call-back."""
     plc = await start_plc({})
-    port = plant.free_port()
+    port = free_port()
     write_tables(home, plc.url, port)
     gateway = plant.start_gateway(home)
     try:

@@ -23,8 +23,9 @@ from pathlib import Path
 import httpx2
 
 from benches.reload import late
-from benches.rig import ACKED, Case, Gateway, free_port, gateway, judged, plant, say, total
+from benches.rig import ACKED, Case, Gateway, gateway, judged, plant, say, total
 from framegate.testing.plant import edge
+from framegate.testing.ports import free_port
 
 WRITABLE = 1_000
 """Tags of each device."""

@@ -28,7 +28,8 @@ import paho.mqtt.client as mqtt
 import psutil
 from paho.mqtt.enums import CallbackAPIVersion
 
-from benches.rig import HERE, Broker, Case, child, cpu_s, farm, free_port, say, write_tables
+from benches.rig import HERE, Broker, Case, child, cpu_s, farm, say, write_tables
+from framegate.testing.ports import free_port
 
 START_DEADLINE_S = 120.0
 SHORT_OF = 0.95  # a peer below this share of the asked rate is marked

@@ -55,7 +55,7 @@ def resident_mib() -> float:
 def measure(folder: Path, rows: int) -> dict[str, float]:
     schema = {"type": "object", "properties": {"unit": {"type": "integer"}}, "$defs": {"tag": TAG_SCHEMA}}
     roles: dict[Role, RoleEntry] = {"driver": RoleEntry("", schema, ("tcp",))}
-    plugins = {"modbus": Manifest("modbus", 1, "1", "", Path(), roles, ())}
+    plugins = {"modbus": Manifest("modbus", (1, 1), "1", "", Path(), roles, ())}
     before, started = resident_mib(), time.process_time()
     tables = load_tables(folder, plugins)
     loaded = time.process_time()

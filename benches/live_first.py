@@ -22,7 +22,8 @@ import time
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
-from benches.rig import ACKED, LAG, Case, Gateway, free_port, plant, say, total
+from benches.rig import ACKED, LAG, Case, Gateway, plant, say, total
+from framegate.testing.ports import free_port
 
 OWED = "edge_outbox_owed_rows"
 SENT_BYTES = "edge_outbox_sent_bytes_total"

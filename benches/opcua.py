@@ -5,8 +5,9 @@
 The server is a process of its own, outside of the figure, and steps every tag once per scan. It is the plugin's
 bridge, because no other server at hand changes so many values a second; with --server asyncua it is the plugin's
 simulator. CPU is user and system time of this process between two looks after a warm-up, divided by the rows that the
-slot published meanwhile; bus, log and connectors are not part of it (`benches.gateway` has those). The second figure
-takes notifications of so many floats, as bytes, through the decoder alone, beside asyncua's.
+slot published meanwhile; bus, log and connectors are not part of it (`benches.gateway` has those). The bridge's is
+taken in the same way: what a row costs it, from the gateway to one client. The last figure takes notifications of so
+many floats, as bytes, through the decoder alone, beside asyncua's.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import struct
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -85,10 +86,9 @@ class Confirming:
 
 
 async def serve_bridge(tags: int, period_s: float) -> None:
-    """Be a bridge whose tags all change once per period, until a line on stdin."""
+    """Be a bridge whose tags all change once per period, until stdin ends; a line there asks what it has cost."""
     shown = [BridgeTag(TagId(n), f"t{n}", ValueType.FLOAT32, "RW") for n in range(tags)]
     bridge = OpcUaBridge({"security": ["none"], "anonymous": "operator", "items_max": max(tags, 1_000)})
-    ended = asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         log = CollectingLog()
@@ -98,15 +98,25 @@ async def serve_bridge(tags: int, period_s: float) -> None:
             )
         )
         print(bridge.port, flush=True)
-        ids, turn = np.arange(tags, dtype=np.int32), 0.0
-        loop = asyncio.get_running_loop()
-        due = loop.time()
-        while not ended.done():
-            turn, due, now = turn + 1.0, due + period_s, time.time_ns()
-            values = (np.arange(tags) % 1_000 + turn).astype(np.float64)
-            bridge.update([Batch(ids, values, uniform_quality(0), uniform_time(now), now)])
-            await asyncio.sleep(max(0.0, due - loop.time()))
+        stepping = asyncio.create_task(step(bridge, tags, period_s))
+        reader = asyncio.StreamReader()
+        await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+        while await reader.readline():
+            print(time.process_time(), flush=True)
+        stepping.cancel()
         await bridge.close()
+
+
+async def step(bridge: OpcUaBridge, tags: int, period_s: float) -> None:
+    """Change all tags once per period, until cancelled."""
+    ids, turn = np.arange(tags, dtype=np.int32), 0.0
+    loop = asyncio.get_running_loop()
+    due = loop.time()
+    while True:
+        turn, due, now = turn + 1.0, due + period_s, time.time_ns()
+        values = (np.arange(tags) % 1_000 + turn).astype(np.float64)
+        bridge.update([Batch(ids, values, uniform_quality(0), uniform_time(now), now)])
+        await asyncio.sleep(max(0.0, due - loop.time()))
 
 
 async def serve(tags: int, period_s: float) -> None:
@@ -123,14 +133,26 @@ async def measure(tags: int, scan_s: float, seconds: float, kind: str) -> dict[s
     server = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe)
     try:
         assert server.stdout is not None
-        port = int(await asyncio.wait_for(server.stdout.readline(), START_S))
-        return await watch(port, bound(tags, kind), scan_s, seconds)
+        assert server.stdin is not None
+        port, told = int(await asyncio.wait_for(server.stdout.readline(), START_S)), server.stdout
+        line = server.stdin
+
+        async def cpu() -> float:
+            """Seconds that the server has used."""
+            if kind == "asyncua":
+                return 0.0
+            line.write(b"cpu\n")
+            return float(await asyncio.wait_for(told.readline(), START_S))
+
+        return await watch(port, bound(tags, kind), scan_s, seconds, cpu)
     finally:
         server.kill()
         await server.wait()
 
 
-async def watch(port: int, rows: list[BoundTag], scan_s: float, seconds: float) -> dict[str, float]:
+async def watch(
+    port: int, rows: list[BoundTag], scan_s: float, seconds: float, server_cpu: Callable[[], Awaitable[float]]
+) -> dict[str, float]:
     log, clock, sink, metrics = CollectingLog(), SystemClock(), CountingSink(), Metrics()
     row = {"url": f"tcp://127.0.0.1:{port}"}
     pool = EndpointPool({"line": endpoint_from_row("line", row, Path())}, clock, log, metrics)
@@ -143,9 +165,11 @@ async def watch(port: int, rows: list[BoundTag], scan_s: float, seconds: float) 
     while slot.health.scans_ok < 3:  # noqa: ASYNC110 - the first scan takes as long as the server needs
         await asyncio.sleep(0.1)
     await asyncio.sleep(3 * scan_s)
+    served = await server_cpu()
     cpu, taken, began = time.process_time(), sink.rows, time.monotonic()
     await asyncio.sleep(seconds)
     cpu, taken, took_s = time.process_time() - cpu, sink.rows - taken, time.monotonic() - began
+    served = await server_cpu() - served
     latencies = []
     until = time.monotonic() + WRITES_S
     for number in range(WRITES):
@@ -160,6 +184,7 @@ async def watch(port: int, rows: list[BoundTag], scan_s: float, seconds: float) 
     return {
         "rows_per_s": round(taken / took_s),
         "cpu_us_per_row": round(cpu / max(1, taken) * 1e6, 3),
+        "server_us_per_row": round(served / max(1, taken) * 1e6, 3),
         "rss_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
         "writes": len(latencies),
         "write_ms_mean": round(statistics.mean(latencies), 2) if latencies else -1.0,

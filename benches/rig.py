@@ -26,6 +26,8 @@ from typing import Any
 
 import psutil
 
+from framegate.testing.ports import free_port
+
 HERE = Path(__file__).parent
 ACKED = "edge_outbox_acked_rows_total"
 LAG = "edge_bus_lag"
@@ -56,12 +58,6 @@ class Case:
     @property
     def floats(self) -> int:
         return self.tags // self.devices - self.ints
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager
