@@ -24,7 +24,7 @@ class Clock(Protocol):
         """Wall time, ns UTC."""
 
     def monotonic(self) -> float:
-        """Seconds on the clock of the running event loop (loop.time()); never steps."""
+        """Seconds on the time base of the running event loop (loop.time()); never steps."""
 
     async def sleep(self, seconds: float) -> None: ...
 

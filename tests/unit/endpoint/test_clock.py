@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tests.unit.endpoint.conftest import Bench
 
 
-async def test_clock_in_a_loop_is_the_loops() -> None:
+async def test_clock_in_a_loop_has_its_time_base() -> None:
     clock: Clock = SystemClock()
     before = clock.monotonic()
     assert before == pytest.approx(asyncio.get_running_loop().time(), abs=1.0)

@@ -281,7 +281,7 @@ async def test_rate_limit_spreads_bytes_over_time_in_order(bench: Bench, make_re
         lease.session.line.write(sent[start : start + 1000])
     assert lease.session.line.write_pending() > 0
     await bench.until(lambda: len(lease.session.data) == len(sent))
-    # One second's worth passes at once, of the other eight pieces the last is let go after 0.35 s: far from no time at all.
+    # One second's worth passes at once; of the other eight pieces the last is let go after 0.35 s, far from at once.
     assert asyncio.get_running_loop().time() - started > 0.2
     assert lease.session.data == sent
     lease.release()

@@ -76,12 +76,13 @@ async def test_drop_that_asks_nothing_more_is_in_force_and_gone(folder: Path) ->
     ]
 
 
-async def test_drop_of_what_is_active_already_goes(folder: Path) -> None:
-    desk = Desk(troubles=[Misconfigured("this very package is active already", code="E4662")])
-    async with taking_drops(desk, Home(folder.parents[1]), CollectingLog(), None):  # type: ignore[arg-type]
+async def test_drop_of_what_is_active_already_goes_and_is_told(folder: Path) -> None:
+    desk, log = Desk(troubles=[Misconfigured("this very package is active already", code="E4662")]), CollectingLog()
+    async with taking_drops(desk, Home(folder.parents[1]), log, None):  # type: ignore[arg-type]
         (folder / "acme-2.0.edge").write_bytes(b"good")
         await plant.until(lambda: names(folder) == [], "the file to go")
     assert desk.activated == []
+    assert [line[1:] for line in log.lines] == [("plugin_drop_active_already", {"file": "acme-2.0.edge"})]
 
 
 async def test_drop_that_lay_there_before_the_start_is_taken(folder: Path) -> None:

@@ -2,7 +2,8 @@
 
 What asks no more than the active version comes into force, and the file goes: the store keeps its content. What asks
 more, as every plugin does that is new, stays, and waits for somebody to accept that. One that is refused is
-renamed to NAME.refused, with the reason in NAME.refused.txt beside it.
+renamed to NAME.refused, with the reason in NAME.refused.txt beside it. The very package that is active goes, and
+that is told.
 
 A file is taken once it has not changed for a moment: copying one takes time.
 """
@@ -118,7 +119,8 @@ class _Taker:
                 self._put_off = {file: state}
                 self._log.warning("plugin_drop_put_off", file=file.name, reason=str(error))
         except GatewayError as error:
-            if error.stable_code == "E4662":  # active already
+            if error.stable_code == "E4662":
+                self._log.info("plugin_drop_active_already", file=file.name)
                 await self._gone(file, state)
                 return
             self._log.error("plugin_drop_refused", file=file.name, code=error.stable_code, reason=str(error))
