@@ -75,6 +75,7 @@ class Subscriber:
     def close(self) -> None:
         self._client.disconnect()
         self._client.loop_stop()
+        self._client._reset_sockets()  # its wake-up pair, which it leaves to the collector
 
 
 Subscribe = Callable[..., Awaitable[Account]]

@@ -116,6 +116,7 @@ class Asker:
         await self._http.aclose()
         self._mqtt.disconnect()
         self._mqtt.loop_stop()
+        self._mqtt._reset_sockets()  # its wake-up pair, which it leaves to the collector
 
     async def ask(self, wish: Wish) -> None:
         """Every copy, each at its own time."""

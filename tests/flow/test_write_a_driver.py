@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from framegate.package.template import render, write_project
-from framegate.package.toolchain import host_arch
+from framegate.package.toolchain import RUST_WASM, host_arch
 from framegate.testing.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,6 +55,12 @@ def script(form: str, device_port: int, metrics_port: int) -> str:
     return whole.replace("\ndrivers:\n", f"\ngateway: {{metrics: '127.0.0.1:{metrics_port}'}}\ndrivers:\n")
 
 
+def has_rust_target() -> bool:
+    asked = ["rustc", "--print", "target-libdir", "--target", RUST_WASM]
+    found = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=False)
+    return found.returncode == 0 and Path(found.stdout.strip()).is_dir()
+
+
 @pytest.mark.campaign
 @pytest.mark.timeout(WALK_S_MAX + 20)
 @pytest.mark.parametrize("form", FORMS)
@@ -64,6 +70,8 @@ def test_page_leads_from_nothing_to_values(tmp_path: Path, form: str) -> None:
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # where `edge` is
     if shutil.which(FORMS[form], path=path) is None:
         pytest.skip(f"{FORMS[form]} is not installed")
+    if form == "--lang rust --wasm" and not has_rust_target():
+        pytest.skip(f"rustup target add {RUST_WASM} was not run")
     rows, err, checks = walk(script(form, free_port(), free_port()), tmp_path, path)
     flows = [row for row in rows if row.get("tag") == "pump.flow"]
     assert [row["quality"] for row in flows[-1:]] == ["Good"]

@@ -154,6 +154,7 @@ def commander(port: int, version: str = "5", *, topics: Sequence[str] = ("ack/#"
     finally:
         client.disconnect()
         client.loop_stop()
+        client._reset_sockets()  # its wake-up pair, which it leaves to the collector
 
 
 def in_thread(send: Callable[[], None]) -> asyncio.Future[None]:

@@ -83,6 +83,7 @@ class Peer:
     def close(self) -> None:
         self.client.disconnect()
         self.client.loop_stop()
+        self.client._reset_sockets()  # its wake-up pair, which it leaves to the collector
 
 
 Run = Callable[[Callable[[], None]], Awaitable[None]]
@@ -222,6 +223,7 @@ async def test_broker_publishes_the_will_of_a_client_that_vanishes_only(make_bro
             else:
                 client._sock_close()
             client.loop_stop()
+            client._reset_sockets()  # its wake-up pair, which it leaves to the collector
         assert watch.messages(1) == [("will/gone", b"bye", 1, False)]
         watch.close()
 

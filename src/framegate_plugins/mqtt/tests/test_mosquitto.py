@@ -52,6 +52,7 @@ def subscriber(port: int, seen: list[paho.MQTTMessage] | None = None) -> Iterato
     finally:
         client.disconnect()
         client.loop_stop()
+        client._reset_sockets()  # its wake-up pair, which it leaves to the collector
 
 
 @pytest.mark.parametrize("version", ["5", "3.1.1"])
