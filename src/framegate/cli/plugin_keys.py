@@ -15,7 +15,8 @@ from framegate.cli.output import write_record
 from framegate.cli.talk import say
 from framegate.contract.errors import Misconfigured
 from framegate.endpoint.durable import read_bounded, why
-from framegate.package.signature import key_id_of, make_key, read_key, write_key
+from framegate.package.keys import make_key, read_key, write_key
+from framegate.package.signature import key_id_of
 
 PASSPHRASE_BYTES_MAX = 1_024
 KEY_SUFFIX = ".key"

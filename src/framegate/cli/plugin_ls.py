@@ -16,8 +16,9 @@ from framegate.cli.plugin_home import PluginHome, running_gateway
 from framegate.cli.talk import complain, say, warn
 from framegate.contract.errors import Misconfigured
 from framegate.package.discover import discover
+from framegate.package.keys import read_public_key
 from framegate.package.permissions import asks_of
-from framegate.package.signature import key_id_of, read_public_key
+from framegate.package.signature import key_id_of
 from framegate.package.store import PluginStore
 from framegate.package.trust import KINDS, Revocations, Trusted, TrustedKey
 from framegate.package.verified import Judge, Verified

@@ -18,7 +18,8 @@ from framegate.cli.plugin_home import PluginHome
 from framegate.cli.plugin_keys import PassphraseOption, signing_key
 from framegate.cli.talk import say, warn
 from framegate.contract.errors import Misconfigured
-from framegate.package.signature import key_id_of, read_public_key
+from framegate.package.keys import read_public_key
+from framegate.package.signature import key_id_of
 from framegate.package.trust import KINDS, REVOCATION, TrustedKey
 
 _COLUMNS = ("key_id", "owner", "names", "kinds", "not_after", "state")

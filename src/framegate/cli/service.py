@@ -82,10 +82,12 @@ def _run(home: Home, plugins: Plugins, clock: Clock, centre: CentreOptions | Non
     if not history.is_published:
         with home.owned():
             history.finish_publishing(home.config)
+
+    def service(texts: Texts, instead_of: Misconfigured | None = None) -> _Service:
+        return _Service(home, read_tables(home, plugins, texts), texts, plugins, clock, centre, instead_of)
+
     try:
-        texts = read_texts(home.config)
-        service = _Service(home, read_tables(home, plugins, texts), texts, plugins, clock, centre)
-        _own_and_run(home, service)
+        _own_and_run(home, service(read_texts(home.config)))
     except Misconfigured as error:
         good = None if is_strict or not error.problems else history.current()
         if good is None:
@@ -94,8 +96,7 @@ def _run(home: Home, plugins: Plugins, clock: Clock, centre: CentreOptions | Non
             say(line)
         found = counted(len(error.problems), "problem")
         complain(f"{home.config} has {found}; running on generation {good.number} meanwhile")
-        texts = history.texts(good.number)
-        _own_and_run(home, _Service(home, read_tables(home, plugins, texts), texts, plugins, clock, centre, error))
+        _own_and_run(home, service(history.texts(good.number), error))
 
 
 def _own_and_run(home: Home, service: _Service) -> None:
@@ -107,7 +108,7 @@ def _own_and_run(home: Home, service: _Service) -> None:
 class _Service:
     """One gateway and what others see of it, from start to stop.
 
-    texts       the tables it starts with
+    texts       the tables it starts with; let go once they are booked
     instead_of  what is wrong with those in its home, where they are others
     """
 

@@ -139,6 +139,7 @@ def _work_off(waiting: SimpleQueue[_Work | None]) -> None:
                 done.set_exception(error)
             else:
                 done.set_result(result)
+                del result
         del taken, done, work  # hold nothing while there is nothing to do
 
 

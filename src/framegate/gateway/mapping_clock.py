@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from framegate.bus.bus import Bus
 from framegate.contract.errors import StoreFailed
 from framegate.contract.ports import Clock, Log
@@ -17,18 +19,24 @@ class MappingClock:
         self.mapping = mapping
         self._bus, self._clock, self._log = bus, clock, log
         self._is_refused = False
+        self._has_changed = asyncio.Event()
 
     def use(self, mapping: Mapping) -> None:
         """Map by another mapping from the next batch on; it goes on where this one stood."""
         mapping.take_over(self.mapping)
         self.mapping = mapping
         self._bus.swap_mapping(mapping)
+        self._has_changed.set()
 
     async def run(self) -> None:
-        """Until it is cancelled."""
+        """Until it is cancelled. A mapping that asks nothing of time does not wake the gateway."""
         while True:
-            await self._clock.sleep(TICK_S)
-            self.tick()
+            if self.mapping.is_timed:
+                await self._clock.sleep(TICK_S)
+                self.tick()
+            else:
+                self._has_changed.clear()
+                await self._has_changed.wait()
 
     def tick(self) -> None:
         """Place what is due now. Rows that the log refuses are in a gap, which the log tells; said here once."""

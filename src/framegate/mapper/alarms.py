@@ -66,6 +66,11 @@ class Alarms:
             del self.failing[tag_id]
             self._wait(tag_id)
 
+    @property
+    def has_waiting(self) -> bool:
+        """Something is still to be told."""
+        return bool(self._waiting)
+
     def take(self, now_ns: int) -> Sequence[Batch]:
         """The alarms that are to be told now, at most TOLD_MAX, as one batch."""
         if not self._waiting:

@@ -79,6 +79,13 @@ class Mapping:
             left += self._alarms.take(batch.gateway_time)
         return left
 
+    @property
+    def is_timed(self) -> bool:
+        """Whether `tick` may bring rows."""
+        if self._timers or self._planner.formulas or self._state.reports.has_heartbeats:
+            return True
+        return self._alarms is not None and self._alarms.has_waiting
+
     def tick(self, now_ns: int) -> Sequence[Batch]:
         """Rows that time asks for: timers, heartbeats, alarms that had to wait. To be called every 100 ms.
 

@@ -42,7 +42,10 @@ def is_reported(processing: Processing) -> bool:
 
 
 class Reports:
-    """State of every tag that asks for a report; one place per tag."""
+    """State of every tag that asks for a report; one place per tag.
+
+    has_heartbeats  one of them is repeated where nothing changes
+    """
 
     def __init__(self, wishes: Sequence[Wish]) -> None:
         self.places = {wish.tag_id: place for place, wish in enumerate(wishes)}
@@ -56,7 +59,7 @@ class Reports:
         self._heartbeat = np.array([int(row.heartbeat * NS) for row in asked], np.int64)
         self._is_change = np.array([row.when == "change" for row in asked], np.bool_)
         self._is_timer = np.array([row.when == "timer" for row in asked], np.bool_)
-        self._has_heartbeats = bool((self._heartbeat > 0).any())
+        self.has_heartbeats = bool((self._heartbeat > 0).any())
         # The last row that went on.
         self._sent_bits = np.zeros(count, np.uint64)
         self._sent_number = np.full(count, np.nan)
@@ -138,7 +141,7 @@ class Reports:
 
     def beat(self, now_ns: int) -> Sequence[Batch]:
         """The newest rows of tags whose heartbeat is due."""
-        if not self._has_heartbeats:
+        if not self.has_heartbeats:
             return ()
         due = np.flatnonzero(self._due(slice(None), now_ns) & (self._sent_quality != NEVER))
         self._sent(due, now_ns)

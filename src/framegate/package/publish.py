@@ -14,9 +14,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
-
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from typing import TYPE_CHECKING, Any, Final
 
 from framegate.contract.errors import Misconfigured
 from framegate.contract.plugin import Manifest, PackagedFile
@@ -43,6 +41,9 @@ from framegate.package.signature import (
     signatures_in,
 )
 from framegate.package.verified import compare
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 COMPANIONS: Final = ("README.md", "LICENSE", "CHANGELOG.md", "example.yaml")
 FILE_MODE: Final = 0o644

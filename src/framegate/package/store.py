@@ -21,9 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO
-
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from typing import TYPE_CHECKING, BinaryIO
 
 from framegate.contract.errors import Misconfigured
 from framegate.contract.plugin import Artifact, Manifest, Role
@@ -50,6 +48,9 @@ from framegate.package.trash import Trash
 from framegate.package.trust import Revocations, Trust, approved
 from framegate.package.verified import Judge, Verified, as_named, compare
 from framegate.package.waiting import Dropped, Notes, Staged
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 REPLACED, REMOVED = "replaced by {}", "removed by an operator"
 

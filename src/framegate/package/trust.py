@@ -20,9 +20,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Final
-
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from typing import TYPE_CHECKING, Any, Final
 
 from framegate.contract.errors import Misconfigured, StoreFailed
 from framegate.contract.plugin import Manifest
@@ -42,6 +40,9 @@ from framegate.package.signature import (
     signatures_in,
     text_of,
 )
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 TRUST_FOLDER, REVOKED, REVOKED_SIGNATURE = "trust.d", "revoked.toml", "revoked.toml.sig"
 REVOCATION: Final = "revocation"

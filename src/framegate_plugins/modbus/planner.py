@@ -23,7 +23,7 @@ class Block:
     area: Area
     start: int
     count: int
-    points: tuple[int, ...]
+    points: Sequence[int]
 
     @property
     def request(self) -> Request:
@@ -56,10 +56,16 @@ def _merge_area(
             members.append(index)
             end = new_end
         else:
-            blocks.append(Block(area, start, end - start, tuple(members)))
+            blocks.append(Block(area, start, end - start, _compact(members)))
             members, start, end = [index], point.offset, point.end
-    blocks.append(Block(area, start, end - start, tuple(members)))
+    blocks.append(Block(area, start, end - start, _compact(members)))
     return blocks
+
+
+def _compact(members: list[int]) -> Sequence[int]:
+    """A range where they follow each other, as most do: a tuple keeps an object for each tag."""
+    run = range(members[0], members[-1] + 1)
+    return run if members == list(run) else tuple(members)
 
 
 def _is_free(start: int, end: int, forbidden: list[tuple[int, int]]) -> bool:
@@ -85,6 +91,6 @@ def halves(block: Block, points: Sequence[Point]) -> tuple[Block, Block]:
     return _block(block.area, block.points[:cut], points), _block(block.area, block.points[cut:], points)
 
 
-def _block(area: Area, members: tuple[int, ...], points: Sequence[Point]) -> Block:
+def _block(area: Area, members: Sequence[int], points: Sequence[Point]) -> Block:
     start = points[members[0]].offset
     return Block(area, start, max(points[index].end for index in members) - start, members)

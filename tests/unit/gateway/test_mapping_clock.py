@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -44,17 +45,24 @@ class Stage:
         self.events: list[str] = []
         self.now_s = 0
         self.is_full = False
+        self.sleeps = 0
+        self.has_placed = asyncio.Event()
 
     def place(self, batches: Sequence[Batch]) -> None:
         if self.is_full:
             raise StoreFailed("the log is full")
         self.placed += batches
+        self.has_placed.set()
 
     def swap_mapping(self, mapping: Mapping) -> None:
         self.swapped.append(mapping)
 
     def now_ns(self) -> int:
         return self.now_s * S
+
+    async def sleep(self, seconds: float) -> None:
+        self.sleeps += 1
+        await asyncio.sleep(0)
 
     def error(self, event: str, **values: Any) -> None:
         self.events.append(event)
@@ -84,6 +92,20 @@ def test_tick_places_what_is_due_and_another_mapping_goes_on() -> None:
     stage.now_s = 3
     clock.tick()
     assert [batch.value.tolist() for batch in stage.placed] == [[1.0], [1.0]]
+
+
+async def test_run_of_a_mapping_that_asks_nothing_of_time_sleeps_until_another_comes() -> None:
+    stage = Stage()
+    clock = stage.clock_of(compile_mapping([MappingRow(TagId(1), scale=2.0)]))
+    running = asyncio.create_task(clock.run())
+    await asyncio.sleep(0.01)
+    assert stage.sleeps == 0
+    other = heartbeat_mapping(stage)
+    clock.use(other)
+    stage.now_s = 1
+    await asyncio.wait_for(stage.has_placed.wait(), 5)
+    assert [batch.value.tolist() for batch in stage.placed] == [[1.0]]
+    running.cancel()
 
 
 def test_tick_of_a_full_log_says_so_once() -> None:

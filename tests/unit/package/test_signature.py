@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from framegate.contract.errors import Misconfigured
+from framegate.package.keys import make_key, read_key, read_public_key, write_key
 from framegate.package.signature import (
     MANIFEST_TYPE,
     REVOCATIONS_TYPE,
@@ -27,13 +28,9 @@ from framegate.package.signature import (
     envelope_of,
     holds,
     key_id_of,
-    make_key,
     public_key_of,
-    read_key,
-    read_public_key,
     sign,
     signatures_in,
-    write_key,
 )
 
 

@@ -16,7 +16,8 @@ from framegate.contract.errors import Busy, GatewayError, Misconfigured, StoreFa
 from framegate.endpoint import durable
 from framegate.endpoint.durable import locked
 from framegate.package import publish
-from framegate.package.signature import key_id_of, make_key
+from framegate.package.keys import make_key
+from framegate.package.signature import key_id_of
 from framegate.package.store import PluginStore
 from framegate.package.trust import TrustedKey
 from framegate.testing.fakes import FakeClock

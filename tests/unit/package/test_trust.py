@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from framegate.contract.errors import Misconfigured
-from framegate.package.signature import key_id_of, make_key, text_of
+from framegate.package.keys import make_key
+from framegate.package.signature import key_id_of, text_of
 from framegate.package.trust import KEYS_MAX, Trust, TrustedKey
 from tests.unit.package.conftest import DAY_NS, NOW_NS, Vendor
 
