@@ -62,7 +62,9 @@ class Case:
 
 @contextlib.contextmanager
 def child(*command: str, core: int | None = None, **options: Any) -> Iterator[subprocess.Popen[str]]:
-    """A program that ends with the block; `core` pins it."""
+    """A program that ends with the block; `core` pins it. Compiled modules are kept, as an installation keeps them."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    options.setdefault("env", environment)
     with subprocess.Popen(command, text=True, **options) as process:
         if core is not None:
             os.sched_setaffinity(process.pid, {core})
