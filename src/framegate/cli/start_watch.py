@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
-import time
 from collections.abc import Iterator
 
+from framegate.cli.talk import told_meanwhile
 from framegate.contract.ports import Log
 
 FIRST_S = 20.0
@@ -18,20 +18,12 @@ AGAIN_S = 60.0
 @contextlib.contextmanager
 def start_watched(log: Log, first_s: float = FIRST_S) -> Iterator[None]:
     """While inside: after `first_s`, and every AGAIN_S then, say the line that this thread stands in."""
-    starter, done, began = threading.get_ident(), threading.Event(), time.monotonic()
+    starter = threading.get_ident()
 
-    def watch() -> None:
-        wait_s = first_s
-        while not done.wait(wait_s):
-            frame = sys._current_frames().get(starter)  # noqa: SLF001 - documented; there is no other name
-            at = "" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
-            log.warning("gateway_start_slow", after_s=round(time.monotonic() - began, 1), at=at)
-            wait_s = AGAIN_S
+    def tell(after_s: float) -> None:
+        frame = sys._current_frames().get(starter)  # noqa: SLF001 - documented; there is no other name
+        at = "" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        log.warning("gateway_start_slow", after_s=round(after_s, 1), at=at)
 
-    watcher = threading.Thread(target=watch, name="edge-start", daemon=True)
-    watcher.start()
-    try:
+    with told_meanwhile(tell, first_s, AGAIN_S):
         yield
-    finally:
-        done.set()
-        watcher.join()

@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 QUIET_S = 2.0
 """What takes no longer is not talked about."""
@@ -38,13 +38,20 @@ def counted(number: int, noun: str) -> str:
 @contextlib.contextmanager
 def patience(text: str) -> Iterator[None]:
     """While inside: say what takes so long, and every AGAIN_S that it still does."""
+    with told_meanwhile(lambda after_s: say(f"{text} ... {after_s:.0f} s"), QUIET_S, AGAIN_S):
+        yield
+
+
+@contextlib.contextmanager
+def told_meanwhile(tell: Callable[[float], object], first_s: float, again_s: float) -> Iterator[None]:
+    """While inside: call `tell` with the seconds so far, after first_s and then every again_s, in a thread."""
     done, began = threading.Event(), time.monotonic()
 
     def talk() -> None:
-        wait_s = QUIET_S
+        wait_s = first_s
         while not done.wait(wait_s):
-            say(f"{text} ... {time.monotonic() - began:.0f} s")
-            wait_s = AGAIN_S
+            tell(time.monotonic() - began)
+            wait_s = again_s
 
     talker = threading.Thread(target=talk, name="edge-patience", daemon=True)
     talker.start()
