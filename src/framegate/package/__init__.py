@@ -2,7 +2,8 @@
 
 manifest    plugin.toml, or the driver.toml of a package -> Manifest;  names: of plugins, versions, files
 discover    which plugins there are; a Python role of a built-in or unsigned one is loaded here, and nothing else
-signature   ed25519 over the exact bytes of a manifest;  trust: whose signatures count, and for what
+signature   ed25519 over the exact bytes of a manifest;  keys: their files
+trust       whose signatures count, and for what
 archive     a package, NAME-VERSION.edge, and unpacking it;  zip_entries: its format
 incoming    a package that comes in, and verified: is it what somebody trusted has signed, for this machine
 store       what is installed, which version is active, the way back;  shelf, trash, state: its files
